@@ -1,0 +1,102 @@
+//! What a user can type. Doc comments here are the help text.
+//!
+//! Each command is a file in `cli/`; this one parses, dispatches and prints the error of the command that failed.
+
+mod compile;
+mod control;
+mod serve;
+
+use crate::config::ServeArgs;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Serve WebAssembly components on every core, a fresh sandboxed instance for every request
+#[derive(Debug, Parser)]
+#[command(name = "wrun", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a component over HTTP
+    Serve(Box<ServeArgs>),
+    /// Compile a component to machine code ahead of time
+    Compile(compile::CompileArgs),
+    /// List the processes of a running server
+    Ps {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load the component and the manifest again without losing a request
+    Reload {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run this many workers from now on
+    Scale {
+        /// How many
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+        workers: u16,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Drain a running server and end it
+    Stop {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Which running server is meant.
+#[derive(Debug, clap::Args)]
+struct ServerArgs {
+    /// The server's state folder
+    #[arg(short, long, value_name = "DIR", default_value = ".wrun")]
+    state: PathBuf,
+}
+
+/// Runs the command line and returns the status to end with.
+pub fn main() -> std::process::ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors and go to stdout; clap knows which is which.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }.into();
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Compile(args) => compile::run(&args),
+        Command::Ps { server, json } => control::ps(&server.state, json),
+        Command::Reload { server, json } => control::reload(&server.state, json),
+        Command::Scale { workers, server } => control::scale(&server.state, usize::from(workers)),
+        Command::Stop { server } => control::stop(&server.state),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            print_failure(&failure);
+            failure.code.into()
+        }
+    }
+}
+
+/// Prints an error as `wrun: what` and, on a line of its own, the hint.
+#[expect(clippy::print_stderr, reason = "the one place where a command reports its failure")]
+fn print_failure(failure: &Failure) {
+    eprintln!("wrun: {failure}");
+    if let Some(hint) = &failure.hint {
+        eprintln!("  hint: {hint}");
+    }
+}

@@ -1,0 +1,156 @@
+//! The body of an answer: bytes that are all there, or a guest that is still making them.
+//!
+//! Polling the body is what runs the guest on, so a slow client slows its guest down and nothing piles up between them.
+
+use super::guest::{Frame, Rest, Stopped};
+use bytes::Bytes;
+use http_body::{Body, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use wasmtime_wasi_http::WasiBody;
+
+/// The body of an answer.
+pub enum ResponseBody {
+    /// All of it, taken when it is sent.
+    Full(Option<Bytes>),
+    /// As the guest goes.
+    Guest(Box<GuestBody>),
+}
+
+/// A body that is still being made.
+pub struct GuestBody {
+    inner: WasiBody,
+    rest: Rest,
+    left: u64,
+}
+
+impl GuestBody {
+    pub(super) fn new(inner: WasiBody, rest: Rest, max: u64) -> Self {
+        Self { inner, rest, left: max }
+    }
+
+    /// Returns the whole body when the guest has returned and left all of it, `None` when it has to be streamed.
+    ///
+    /// Frames taken before a `None` are put back by the caller: see `first`.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.rest, Rest::Running(_))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Stopped>>> {
+        if let Rest::Running(guest) = &mut self.rest
+            && let Poll::Ready(ended) = guest.poll(cx)
+        {
+            self.rest = match ended {
+                Ok(store) => Rest::Done { _store: store },
+                Err(stopped) => Rest::Stopped(Some(stopped)),
+            };
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.count(frame))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.reason(Stopped::Invalid(error.to_string()))))),
+            Poll::Ready(None) => Poll::Ready(self.end()),
+            // Nothing to come any more, and no end: the guest left in the middle of its body.
+            Poll::Pending if !self.is_running() => Poll::Ready(Some(Err(self.reason(Stopped::Truncated)))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn count(&mut self, frame: Frame) -> Result<Frame, Stopped> {
+        let len = frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.left = self.left.checked_sub(len).ok_or(Stopped::TooLarge)?;
+        Ok(frame)
+    }
+
+    /// The body has ended, but only a guest that was not stopped has ended it.
+    fn end(&mut self) -> Option<Result<Frame, Stopped>> {
+        match std::mem::replace(&mut self.rest, Rest::Stopped(None)) {
+            Rest::Running(guest) => {
+                tokio::spawn(guest.finish());
+                None
+            }
+            Rest::Done { .. } | Rest::Stopped(None) => None,
+            Rest::Stopped(Some(stopped)) => Some(Err(stopped)),
+        }
+    }
+
+    /// Returns why the guest was stopped, or `otherwise`.
+    fn reason(&mut self, otherwise: Stopped) -> Stopped {
+        match std::mem::replace(&mut self.rest, Rest::Stopped(None)) {
+            Rest::Stopped(Some(stopped)) => stopped,
+            _ => otherwise,
+        }
+    }
+}
+
+impl ResponseBody {
+    /// Returns the body of a guest whose answer has begun: in one piece when the guest has returned already, which is
+    /// the common case and costs the client's connection a single write.
+    pub(super) async fn of(mut body: GuestBody) -> Result<Self, Stopped> {
+        if body.is_running() {
+            return Ok(Self::Guest(Box::new(body)));
+        }
+        let mut whole = Bytes::new();
+        loop {
+            match std::future::poll_fn(|cx| body.poll_next(cx)).await {
+                None => return Ok(Self::Full(Some(whole))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if whole.is_empty() => whole = data,
+                    Ok(data) => whole = [whole, data].concat().into(),
+                    Err(trailers) => {
+                        let inner = http_body_util::Full::new(whole).with_trailers_of(trailers);
+                        return Ok(Self::Guest(Box::new(GuestBody { inner, ..body })));
+                    }
+                },
+                Some(Err(stopped)) => return Err(stopped),
+            }
+        }
+    }
+
+    /// Runs the guest on and drops what it writes: for answers that have no body on the wire.
+    pub(super) fn discard(self) {
+        if let Self::Guest(mut body) = self {
+            tokio::spawn(async move {
+                while let Some(Ok(_)) = std::future::poll_fn(|cx| body.poll_next(cx)).await {}
+            });
+        }
+    }
+}
+
+/// Puts back what was read ahead of trailers.
+trait WithTrailersOf {
+    fn with_trailers_of(self, frame: Frame) -> WasiBody;
+}
+
+impl WithTrailersOf for http_body_util::Full<Bytes> {
+    fn with_trailers_of(self, frame: Frame) -> WasiBody {
+        use http_body_util::BodyExt as _;
+        let trailers = frame.into_trailers().ok().map(Ok);
+        self.map_err(|never| match never {}).with_trailers(std::future::ready(trailers)).boxed_unsync()
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Stopped;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, Stopped>>> {
+        match &mut *self {
+            Self::Full(bytes) => Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)),
+            Self::Guest(body) => body.poll_next(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(bytes) if bytes.as_ref().is_none_or(Bytes::is_empty))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Guest(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The component as a worker holds it: loaded once, instantiated for each request.
+
+use super::artifact::{self, Description};
+use super::body::{GuestBody, ResponseBody};
+use super::guest::{Finished, Guest, Slot, Stopped};
+use super::key::Key;
+use super::linker;
+use super::prepare::CACHE_KEY;
+use super::profile::Kind;
+use super::store::{CpuMeter, GuestState, MemoryLimit, limit};
+use super::ticks;
+use crate::config::{Config, Limits};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::host::http::{Egress, Outbound};
+use crate::host::log::GuestLog;
+use http::{Method, Request, Response, StatusCode};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p3::Request as ServiceRequest;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView as _};
+
+/// The body of a request, as a guest reads it.
+pub type RequestBody = WasiBody;
+
+/// Why a guest cannot read on in a request's body.
+pub type BodyError = wasmtime_wasi_http::Error;
+
+/// The component, ready to be instantiated.
+pub(super) enum Pre {
+    IncomingHandler(ProxyPre<GuestState>),
+    Service(ServicePre<GuestState>),
+}
+
+/// Checks that `component` fits `linker` and exports the handler that it is said to.
+pub(super) fn pre(linker: &Linker<GuestState>, component: &Component, kind: Kind) -> wasmtime::Result<Pre> {
+    let pre = linker.instantiate_pre(component)?;
+    Ok(match kind {
+        Kind::IncomingHandler => Pre::IncomingHandler(ProxyPre::new(pre)?),
+        Kind::Service => Pre::Service(ServicePre::new(pre)?),
+    })
+}
+
+/// A component that handles requests. One per worker.
+pub struct Handler {
+    engine: Engine,
+    pre: Pre,
+    limits: Limits,
+    env: Vec<(String, String)>,
+    outbound: Arc<Outbound>,
+}
+
+impl Handler {
+    /// Loads the compiled code that the compile child left at `code`.
+    pub fn load(code: &Path, config: &Config) -> Result<Self, Failure> {
+        let refuse = |why: &dyn std::fmt::Display| {
+            Failure::new(ExitCode::BadComponent, format!("cannot load {}: {why}", code.display()))
+        };
+        let folder = code.parent().unwrap_or_else(|| Path::new("."));
+        let key = Key::open(&folder.join(CACHE_KEY))?;
+        let (file, description) = artifact::open(code, &key).map_err(|refusal| refuse(&refusal))?;
+        let mut settings = description.profile.config();
+        settings.allocation_strategy(pool(&description, &config.limits));
+        let engine = Engine::new(&settings).map_err(|error| {
+            Failure::new(ExitCode::System, format!("cannot set up the instance pool: {error:#}"))
+                .hint("lower --in-flight or --memory, or raise the limit on address space (ulimit -v)")
+        })?;
+        // The very file whose signature held, not whatever has its name by now.
+        let checked = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // SAFETY: the signature says that the compile child of this state folder wrote this image.
+        let component = unsafe { Component::deserialize_file(&engine, checked) }.map_err(|error| refuse(&error))?;
+        component.initialize_copy_on_write_image().map_err(|error| refuse(&error))?;
+        let linker = linker::linker(&engine, description.profile).map_err(|error| refuse(&error))?;
+        let pre = pre(&linker, &component, description.profile.kind).map_err(|error| refuse(&error))?;
+        ticks::start(&engine).map_err(|error| refuse(&format!("{error:#}")))?;
+        Ok(Self {
+            engine,
+            pre,
+            limits: config.limits.clone(),
+            env: config.env.clone().into_iter().collect(),
+            outbound: Arc::new(Outbound::new(config.outbound.clone())),
+        })
+    }
+
+    /// Makes an instance and drops it: what cannot work is found before the first request, and the first request finds
+    /// the pool's first slot warm.
+    pub async fn try_instance(&self) -> Result<(), Failure> {
+        let mut store = self.store(&Arc::from("start"), Arc::new(CpuMeter::new(self.limits.cpu)));
+        let made = tokio::time::timeout(self.limits.timeout, async {
+            match &self.pre {
+                Pre::IncomingHandler(pre) => pre.instantiate_async(&mut store).await.map(drop),
+                Pre::Service(pre) => pre.instantiate_async(&mut store).await.map(drop),
+            }
+        });
+        match made.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(Failure::new(ExitCode::BadComponent, format!("the component cannot be instantiated: {error:#}"))
+                    .hint("see its log; raise --memory or --cpu if it needs more to start"))
+            }
+            Err(_) => Err(Failure::new(ExitCode::BadComponent, "the component does not come to an end of its start")
+                .hint("raise --timeout if it needs longer to start")),
+        }
+    }
+
+    /// Handles one request in an instance of its own. The answer is returned when its head is known. `hold` is kept until
+    /// the guest is over, which may be after its answer.
+    pub async fn handle(
+        &self,
+        request: Request<RequestBody>,
+        id: &Arc<str>,
+        hold: impl Send + 'static,
+    ) -> Result<Response<ResponseBody>, Stopped> {
+        let bodiless = *request.method() == Method::HEAD;
+        let cpu = Arc::new(CpuMeter::new(self.limits.cpu));
+        let slot = Slot::default();
+        let store = self.store(id, cpu.clone());
+        let run: Pin<Box<dyn Future<Output = Finished> + Send>> = match &self.pre {
+            Pre::IncomingHandler(pre) => {
+                let run = incoming_handler(pre.clone(), store, request, slot.clone());
+                Box::pin(holding(run, hold))
+            }
+            Pre::Service(pre) => {
+                let run = service(pre.clone(), store, request, slot.clone());
+                Box::pin(holding(run, hold))
+            }
+        };
+        let guest = Guest::new(run, slot, cpu, self.limits.timeout);
+        let (response, rest) = guest.head().await?;
+        let (head, body) = response.into_parts();
+        if head.status.is_informational() {
+            return Err(Stopped::Invalid(format!("status {} is no final answer", head.status.as_u16())));
+        }
+        let bodiless = bodiless || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let body = GuestBody::new(body, rest, self.limits.response_body);
+        if bodiless {
+            ResponseBody::Guest(Box::new(body)).discard();
+            return Ok(Response::from_parts(head, ResponseBody::Full(None)));
+        }
+        Ok(Response::from_parts(head, ResponseBody::of(body).await?))
+    }
+
+    /// Returns a store for one request: nothing in it is from another.
+    fn store(&self, id: &Arc<str>, cpu: Arc<CpuMeter>) -> Store<GuestState> {
+        let log = GuestLog::new(id.clone(), self.limits.log);
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(log.stdout()).stderr(log.stderr()).envs(&self.env).max_random_size(RANDOM_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_MAX);
+        let state = GuestState {
+            wasi: wasi.build(),
+            http,
+            table: wasmtime::component::ResourceTable::new(),
+            egress: Egress::new(self.outbound.clone(), self.limits.outbound_requests),
+            memory: MemoryLimit::new(usize::try_from(self.limits.memory).unwrap_or(usize::MAX)),
+            cpu,
+        };
+        let mut store = Store::new(&self.engine, state);
+        let host_call = usize::try_from(self.limits.host_call).unwrap_or(usize::MAX);
+        limit(&mut store, self.limits.handles as usize, host_call);
+        store
+    }
+}
+
+/// Random bytes that a guest gets in one call, at most.
+const RANDOM_MAX: u64 = 64 << 10;
+
+/// What the header fields of one message may take in memory, in bytes.
+const FIELDS_MAX: usize = 128 << 10;
+
+/// Runs `run` and drops `hold` with it.
+async fn holding(run: impl Future<Output = Finished>, hold: impl Send) -> Finished {
+    let finished = run.await;
+    drop(hold);
+    finished
+}
+
+/// Runs a guest that exports `wasi:http/incoming-handler@0.2`.
+async fn incoming_handler(
+    pre: ProxyPre<GuestState>,
+    mut store: Store<GuestState>,
+    request: Request<RequestBody>,
+    slot: Slot,
+) -> Finished {
+    let result = async {
+        let proxy = pre.instantiate_async(&mut store).await?;
+        let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+        let set = move |answer: Result<_, ErrorCode>| slot.set(answer.map_err(Into::into));
+        let out = store.data_mut().http().new_response_outparam_from_callback(set)?;
+        proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+    }
+    .await;
+    (store, result)
+}
+
+/// Runs a guest that exports `wasi:http/handler@0.3`.
+async fn service(
+    pre: ServicePre<GuestState>,
+    mut store: Store<GuestState>,
+    request: Request<RequestBody>,
+    slot: Slot,
+) -> Finished {
+    let result = async {
+        let service = pre.instantiate_async(&mut store).await?;
+        store
+            .run_concurrent(async |accessor| {
+                let (request, io) = accessor.with(|mut store| {
+                    let (request, io) = ServiceRequest::from_http(store.data_mut().http().hooks, request);
+                    (request, Box::pin(io) as Pin<Box<dyn Future<Output = _> + Send>>)
+                });
+                match service.handle(accessor, request).await? {
+                    Ok(response) => {
+                        let response = accessor.with(|store| response.into_http(store, io))?;
+                        slot.set(Ok(response));
+                    }
+                    Err(error) => slot.set(Err(error.into())),
+                }
+                // The body advances only while the store is driven, and so does work that the guest left behind.
+                std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+                wasmtime::Result::Ok(())
+            })
+            .await?
+    }
+    .await;
+    (store, result)
+}
+
+/// Returns the allocator of instances: every slot that requests in flight can need is there from the start.
+fn pool(description: &Description, limits: &Limits) -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::new();
+    // A guest that goes on after its answer still holds its slot; and each request may need a second stack in 0.3.
+    let slots = limits.in_flight.saturating_mul(2);
+    let each = |count: u32| slots.saturating_mul(count.max(1));
+    pool.total_component_instances(slots)
+        .total_core_instances(each(description.core_instances))
+        .total_memories(each(description.memories))
+        .total_tables(each(description.tables))
+        .total_stacks(each(2))
+        .max_memories_per_component(description.memories.max(1))
+        .max_tables_per_component(description.tables.max(1))
+        .max_memories_per_module(description.memories.max(1))
+        .max_tables_per_module(description.tables.max(1))
+        .max_memory_size(usize::try_from(limits.memory).unwrap_or(usize::MAX))
+        // Tables are a few KiB: clearing them in place is cheaper than giving their pages back to the kernel.
+        .table_keep_resident(TABLE_KEEP_RESIDENT)
+        // Off: on wasmtime 48.0 it can leave bytes of the last guest in place when pages are swapped out or moved.
+        .pagemap_scan(wasmtime::Enabled::No);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Bytes of a table that are cleared in place.
+const TABLE_KEEP_RESIDENT: usize = 64 << 10;

@@ -1,0 +1,141 @@
+//! What happens between a path on the command line and code that workers can run: find, build, check, compile, keep.
+//!
+//! Runs in the compile child, once per start and once per reload.
+
+use super::artifact::{self, Description, Refusal};
+use super::compile::{self, Compiled};
+use super::key::Key;
+use super::profile::{Kind, Profile};
+use super::linker;
+use crate::config::{Config, Limits, ServeArgs, Source};
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
+use crate::package;
+use nix::sys::resource::{Resource, setrlimit};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fs;
+use std::hash::{Hash as _, Hasher};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use wasmtime::component::Component;
+
+/// The file in the cache folder whose key signs what is kept there.
+pub(crate) const CACHE_KEY: &str = "key";
+
+/// What a generation of workers is made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Prepared {
+    /// The settings, read afresh.
+    pub config: Config,
+    /// Compiled code in the cache.
+    pub code: PathBuf,
+}
+
+/// Reads the settings again and leaves compiled code of the component in the folder `cache`.
+pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
+    let config = Config::load(args)?;
+    let file = match &config.source {
+        Source::File(file) => file.clone(),
+        Source::Package(folder) => package::build(folder)?,
+    };
+    limit_compiler(&config.limits)?;
+    let bytes = compile::read(&file)?;
+    let key = Key::open(&cache.join(CACHE_KEY))?;
+    let code = cache.join(cache_name(&bytes)?);
+    let shown = |failure: Failure| Failure { message: format!("{}: {}", file.display(), failure.message), ..failure };
+    if artifact::open(&code, &key).is_err() {
+        let compiled = if artifact::looks_compiled(&bytes) {
+            open_compiled(&file, config.key.as_deref())
+        } else {
+            compile::compile(&bytes)
+        };
+        let Compiled { image, description } = compiled.map_err(shown)?;
+        keep(&code, &artifact::seal(image, &description, &key))?;
+    }
+    let (_, description) = artifact::open(&code, &key)
+        .or_fail(ExitCode::Internal, || "compiled code did not survive being written".to_owned())?;
+    check_fit(&description, &config.limits).map_err(shown)?;
+    Ok(Prepared { config, code })
+}
+
+/// Limits this process, so that a hostile component costs a failed start or reload and nothing else.
+fn limit_compiler(limits: &Limits) -> Result<(), Failure> {
+    let cpu = limits.compile_cpu.as_secs().max(1);
+    let memory = limits.compile_memory;
+    setrlimit(Resource::RLIMIT_CPU, cpu, cpu)
+        .and_then(|()| setrlimit(Resource::RLIMIT_DATA, memory, memory))
+        .and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0))
+        .or_fail(ExitCode::System, || "cannot limit the compiler".to_owned())
+}
+
+/// Returns the name that code for these bytes is kept under: a hash of them and of all that compiling depends on.
+fn cache_name(bytes: &[u8]) -> Result<String, Failure> {
+    let mut hasher = Sha256Hasher(Sha256::new());
+    hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
+    for concurrency in [false, true] {
+        let profile = Profile { kind: Kind::IncomingHandler, concurrency };
+        compile::engine(profile)?.precompile_compatibility_hash().hash(&mut hasher);
+    }
+    hasher.write(bytes);
+    let hash = hasher.0.finalize();
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).chain([".cwasm".to_owned()]).collect())
+}
+
+/// Takes over a `.cwasm` that the user gave, if the user's key signed it and this wasmtime can run it.
+fn open_compiled(file: &Path, key: Option<&Path>) -> Result<Compiled, Failure> {
+    let refuse = |why: &dyn std::fmt::Display| {
+        Failure::new(ExitCode::BadComponent, format!("the compiled code is refused: {why}"))
+            .hint("compile the .wasm again with `wrun compile`, or name the key it was signed with by --key-file")
+    };
+    let key = Key::open_default(key)?;
+    let (_, description) = artifact::open(file, &key).map_err(|refusal| match refusal {
+        Refusal::Io(error) => Failure::new(ExitCode::NoInput, error.to_string()),
+        refusal => refuse(&refusal),
+    })?;
+    let engine = compile::engine(description.profile)?;
+    // SAFETY: the signature says that wrun made this file with this user's key, so it is an image that wasmtime wrote.
+    let component = unsafe { Component::deserialize_file(&engine, file) }.map_err(|error| refuse(&error))?;
+    let linker = linker::linker(&engine, description.profile)
+        .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
+    compile::link(&linker, &component, description.profile.kind)?;
+    let image = component.serialize().or_fail(ExitCode::Internal, || "cannot copy the compiled code".to_owned())?;
+    Ok(Compiled { image, description })
+}
+
+/// Refuses a component whose first memory alone is over the limit: each of its requests would fail.
+fn check_fit(description: &Description, limits: &Limits) -> Result<(), Failure> {
+    if description.initial_memory <= limits.memory {
+        return Ok(());
+    }
+    let message = format!("the component starts with {} bytes of memory, over its limit", description.initial_memory);
+    Err(Failure::new(ExitCode::BadComponent, message).hint("raise --memory or `memory` in [limits]"))
+}
+
+/// Writes `bytes` to `path` so that it is there whole or not at all, and never changes again: workers map it.
+fn keep(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let write = || {
+        let mut file = fs::File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        let mut permissions = file.metadata()?.permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o400);
+        file.set_permissions(permissions)?;
+        fs::rename(&part, path)
+    };
+    write().or_fail(ExitCode::CannotCreate, || format!("cannot write {}", path.display()))
+}
+
+/// Lets what implements `Hash` be hashed with SHA-256.
+struct Sha256Hasher(Sha256);
+
+impl Hasher for Sha256Hasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        unreachable!("only the full hash is asked for")
+    }
+}

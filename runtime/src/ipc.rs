@@ -1,0 +1,238 @@
+//! The messages between supervisor, workers and the `wrun` commands, and the socket that carries them.
+//!
+//! One message is one packet of a Unix SOCK_SEQPACKET socket: JSON, at most [`PACKET_MAX`] bytes. Nothing here decides
+//! anything, and nothing that a worker says is believed beyond its own life signs.
+
+use crate::failure::Failure;
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// The largest message in bytes; a larger one is an error of its sender.
+pub const PACKET_MAX: usize = 64 * 1024;
+
+/// What the supervisor tells a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Finish what is in flight and exit: for `grace_ms` every answer closes its connection, after `deadline_ms`
+    /// whatever is left is cut off.
+    Drain {
+        /// How long idle connections are still answered.
+        grace_ms: u64,
+        /// When the worker gives up.
+        deadline_ms: u64,
+    },
+}
+
+/// What a worker tells the supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToSupervisor {
+    /// It serves: sent once, after a trial instance was made.
+    Ready,
+    /// It is alive; sent from the worker's event loop every [`HEARTBEAT_MS`].
+    Heartbeat(Vitals),
+    /// It cannot serve this component; it exits with the failure's code.
+    Failed(Failure),
+}
+
+/// How often a worker says that it is alive, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 250;
+
+/// What a worker counts about itself.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Vitals {
+    /// Requests answered since it started.
+    pub requests: u64,
+    /// Requests being handled now.
+    pub in_flight: u64,
+    /// Open connections.
+    pub connections: u64,
+}
+
+/// What a `wrun` command asks of a running server.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// What processes there are.
+    Ps,
+    /// Load the component and the manifest again; the answer comes when the new generation serves, or failed.
+    Reload,
+    /// Run this many workers.
+    Scale {
+        /// At least 1.
+        workers: usize,
+    },
+    /// Drain and end; the answer comes at once, the end is the end of the connection.
+    Stop,
+}
+
+/// What the server answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ControlReply {
+    /// To [`ControlRequest::Ps`].
+    Processes(Processes),
+    /// To [`ControlRequest::Reload`]: the generation that serves now.
+    Reloaded {
+        /// Its number.
+        generation: u64,
+    },
+    /// To the others.
+    Done,
+    /// The request was not carried out.
+    Failed(Failure),
+}
+
+/// The processes of a server, as `wrun ps --json` prints them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Processes {
+    /// The supervisor.
+    pub supervisor: SupervisorStatus,
+    /// One per worker process, also those that start or drain; by slot, then generation.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// The supervisor in [`Processes`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SupervisorStatus {
+    /// Its process id.
+    pub pid: i32,
+    /// The version of wrun that it runs.
+    pub version: String,
+    /// The URLs that it listens on.
+    pub urls: Vec<String>,
+    /// What it serves, as given on the command line.
+    pub path: String,
+    /// The generation that serves.
+    pub generation: u64,
+    /// `starting`, `serving`, `reloading`, `degraded` or `stopping`.
+    pub state: String,
+    /// How many workers there should be.
+    pub workers: usize,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+}
+
+/// One worker in [`Processes`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its place, from 0: a replacement keeps it.
+    pub slot: usize,
+    /// Its process id.
+    pub pid: i32,
+    /// The generation of the component that it serves.
+    pub generation: u64,
+    /// `starting`, `ready`, `draining` or `hung`.
+    pub state: String,
+    /// Requests that it has answered.
+    pub requests: u64,
+    /// Requests that it is handling.
+    pub in_flight: u64,
+    /// Its open connections.
+    pub connections: u64,
+    /// How often the worker in this slot ended without being asked to.
+    pub restarts: u64,
+    /// Its resident memory in bytes.
+    pub rss_bytes: u64,
+    /// Seconds since it was started.
+    pub uptime_s: u64,
+}
+
+/// One end of a packet socket.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+}
+
+impl Channel {
+    /// Returns the two ends of a new socket, both non-blocking and closed on exec.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (a, b) = socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Self { socket: a }, Self { socket: b }))
+    }
+
+    /// Sends one message. `WouldBlock` says that the other side does not read.
+    pub fn send<T: Serialize>(&self, message: &T) -> io::Result<()> {
+        let packet = serde_json::to_vec(message)?;
+        if packet.len() > PACKET_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too large"));
+        }
+        socket::send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Receives one message: `None` at the end of the stream, `WouldBlock` when there is none yet, `InvalidData` for a
+    /// packet that is no message.
+    pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
+        let mut packet = vec![0; PACKET_MAX + 1];
+        let len = loop {
+            match socket::recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                // The peer is gone with our packets unread: that is an end, too.
+                Err(Errno::ECONNRESET) => return Ok(None),
+                other => break other?,
+            }
+        };
+        if len == 0 {
+            return Ok(None);
+        }
+        if len > PACKET_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "message too large"));
+        }
+        Ok(Some(serde_json::from_slice(&packet[..len])?))
+    }
+}
+
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_arrives_as_it_was_sent() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&ControlRequest::Scale { workers: 3 }).unwrap();
+        assert!(matches!(b.recv().unwrap(), Some(ControlRequest::Scale { workers: 3 })));
+    }
+
+    #[test]
+    fn garbage_packet_is_invalid_data_and_the_next_message_still_arrives() {
+        let (a, b) = Channel::pair().unwrap();
+        socket::send(a.as_raw_fd(), b"\xff{", MsgFlags::empty()).unwrap();
+        a.send(&ControlRequest::Ps).unwrap();
+        assert_eq!(b.recv::<ControlRequest>().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(b.recv().unwrap(), Some(ControlRequest::Ps)));
+    }
+
+    #[test]
+    fn closed_peer_is_the_end() {
+        let (a, b) = Channel::pair().unwrap();
+        drop(a);
+        assert!(b.recv::<ControlRequest>().unwrap().is_none());
+    }
+
+    #[test]
+    fn oversized_message_is_refused_by_its_sender() {
+        let (a, _b) = Channel::pair().unwrap();
+        let error = a.send(&"x".repeat(PACKET_MAX)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

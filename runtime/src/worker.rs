@@ -1,0 +1,216 @@
+//! A worker process: one thread, one event loop, one engine; takes connections and runs a guest for each request.
+//!
+//! Everything here runs after the fork. The worker knows its listeners and its channel to the supervisor, and nothing of
+//! other workers.
+
+mod accept;
+mod admission;
+mod answer;
+mod connection;
+mod drain;
+mod framing;
+mod gate;
+mod request_body;
+mod request_id;
+mod wire;
+
+use crate::config::{Config, Limits};
+use crate::engine::Handler;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
+use crate::ipc::{Channel, HEARTBEAT_MS, ToSupervisor, ToWorker, Vitals};
+use admission::Admission;
+use drain::Drain;
+use request_id::RequestIds;
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+
+/// How many tasks run before the event loop looks for I/O again: few, because a task may be a guest's slice of CPU time.
+const TASKS_PER_LOOK: u32 = 8;
+
+/// What a worker is started with.
+pub struct Boot {
+    /// Its place.
+    pub slot: usize,
+    /// The generation that it belongs to.
+    pub generation: u64,
+    /// The core that it is pinned to.
+    pub cpu: Option<usize>,
+    /// Its settings.
+    pub config: Config,
+    /// The compiled code.
+    pub code: PathBuf,
+    /// The listeners, shared with every other worker.
+    pub listeners: Vec<TcpListener>,
+    /// The way to the supervisor.
+    pub channel: Channel,
+}
+
+/// What all tasks of a worker share.
+struct Worker {
+    handler: Handler,
+    limits: Limits,
+    access_log: bool,
+    admission: Admission,
+    drain: Drain,
+    ids: RequestIds,
+    requests: AtomicU64,
+    shed: AtomicU64,
+    connections: AtomicUsize,
+    connection_ended: Notify,
+}
+
+impl Worker {
+    fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals {
+            requests: self.requests.load(Ordering::Relaxed),
+            in_flight: self.admission.in_flight() as u64,
+            connections: self.connections.load(Ordering::Relaxed) as u64,
+        }
+    }
+}
+
+/// Serves until drained. Runs in the worker process and returns the status that it ends with.
+pub fn run(boot: Boot) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(TASKS_PER_LOOK).build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(serve(boot));
+            // Whatever is left was cut off by the deadline: ending each guest in order would only take time.
+            std::mem::forget(runtime);
+            code
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot start the event loop");
+            ExitCode::System
+        }
+    }
+}
+
+async fn serve(boot: Boot) -> ExitCode {
+    let Boot { slot, generation, config, code, listeners, channel, .. } = boot;
+    // A huge page would make one touched byte cost 2 MiB of zeroing per request.
+    let _ = nix::sys::prctl::set_thp_disable(true);
+    let channel = match AsyncFd::register(channel) {
+        Ok(channel) => channel,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch the supervisor");
+            return ExitCode::System;
+        }
+    };
+    let worker = match start(config, &code).await {
+        Ok(worker) => Arc::new(worker),
+        Err(failure) => {
+            // The supervisor sees the end of the channel if it does not see this.
+            let _ = channel.get_ref().send(&ToSupervisor::Failed(failure));
+            return ExitCode::Config;
+        }
+    };
+    let places = Arc::new(Semaphore::new(worker.limits.connections as usize));
+    for listener in listeners {
+        tokio::spawn(accept::accept(listener, worker.clone(), places.clone()));
+    }
+    if channel.get_ref().send(&ToSupervisor::Ready).is_err() {
+        return ExitCode::Ok;
+    }
+    tracing::debug!(slot, generation, "worker ready");
+    follow(&channel, &worker).await
+}
+
+/// Loads the component and tries it.
+async fn start(config: Config, code: &std::path::Path) -> Result<Worker, Failure> {
+    let handler = Handler::load(code, &config)?;
+    handler.try_instance().await?;
+    let ids = RequestIds::new().or_fail(ExitCode::System, || "no random numbers".to_owned())?;
+    Ok(Worker {
+        handler,
+        admission: Admission::new(config.limits.in_flight as usize),
+        limits: config.limits,
+        access_log: config.access_log,
+        drain: Drain::new(),
+        ids,
+        requests: AtomicU64::new(0),
+        shed: AtomicU64::new(0),
+        connections: AtomicUsize::new(0),
+        connection_ended: Notify::new(),
+    })
+}
+
+/// Gives signs of life and does what the supervisor says, until it says to end or is gone.
+async fn follow(channel: &AsyncFd<Channel>, worker: &Arc<Worker>) -> ExitCode {
+    let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut draining = None;
+    loop {
+        let drained = async {
+            match draining {
+                Some((grace, deadline)) => drain(worker, grace, deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let message = tokio::select! {
+            () = drained => return ExitCode::Ok,
+            _ = heartbeat.tick() => {
+                // A supervisor that does not read now may read later; one that is gone ends the stream below.
+                let _ = channel.get_ref().send(&ToSupervisor::Heartbeat(worker.vitals()));
+                continue;
+            }
+            message = receive(channel) => message,
+        };
+        match message {
+            Ok(Some(ToWorker::Drain { grace_ms, deadline_ms })) => {
+                let now = Instant::now();
+                draining.get_or_insert((
+                    now + Duration::from_millis(grace_ms),
+                    now + Duration::from_millis(deadline_ms),
+                ));
+            }
+            // Without a supervisor there is nobody to answer to, and a new one may want the port.
+            Ok(None) => return ExitCode::Ok,
+            Err(error) => {
+                tracing::error!(%error, "cannot read from the supervisor");
+                return ExitCode::Internal;
+            }
+        }
+    }
+}
+
+/// Ends the worker's connections, in two stages; returns when they are over or cut off.
+async fn drain(worker: &Worker, grace: Instant, deadline: Instant) {
+    worker.drain.retire();
+    // The queue is emptied by the accept loops, which run before the first look at the count.
+    tokio::task::yield_now().await;
+    let _ = timeout_at(grace.min(deadline), connections_ended(worker)).await;
+    worker.drain.close();
+    if timeout_at(deadline, connections_ended(worker)).await.is_err() {
+        let Vitals { connections, in_flight, .. } = worker.vitals();
+        tracing::warn!(connections, in_flight, "drain timeout: connections are cut off");
+    }
+}
+
+async fn connections_ended(worker: &Worker) {
+    while worker.connections.load(Ordering::Relaxed) > 0 || worker.admission.in_flight() > 0 {
+        let ended = worker.connection_ended.notified();
+        // Guests that go on after their answer end without a connection's end.
+        let _ = tokio::time::timeout(Duration::from_millis(50), ended).await;
+    }
+}
+
+async fn receive(channel: &AsyncFd<Channel>) -> io::Result<Option<ToWorker>> {
+    channel.async_io(tokio::io::Interest::READABLE, |channel| channel.recv()).await
+}

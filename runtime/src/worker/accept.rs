@@ -1,0 +1,106 @@
+//! Taking connections from the listener that all workers share.
+//!
+//! One at a time, and only with a place for it: what a worker has accepted is lost if it crashes, and what it leaves in
+//! the queue another worker takes.
+
+use super::Worker;
+use super::connection;
+use nix::errno::Errno;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// How long the worker leaves the queue alone when it has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until the worker retires, then those that wait already, since nobody else may come for them.
+pub(super) async fn accept(listener: std::net::TcpListener, worker: Arc<Worker>, places: Arc<Semaphore>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch the listener");
+            return;
+        }
+    };
+    let mut spare = Spare::open();
+    let mut retiring = worker.drain.retiring();
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            biased;
+            () = retiring.wait() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => begin(socket, &worker, place),
+            Err(error) if is_exhausted(&error) => {
+                tracing::warn!(%error, "out of descriptors; a connection is turned away");
+                spare.turn_away(&listener);
+                tokio::time::sleep(PAUSE).await;
+            }
+            // The client was gone before it was accepted.
+            Err(error) => tracing::debug!(%error, "accept failed"),
+        }
+        // Others of this worker, and other workers, get their turn before the next.
+        tokio::task::yield_now().await;
+    }
+    while let Ok(place) = places.clone().try_acquire_owned()
+        && let Some(Ok((socket, _))) = now_or_never(listener.accept()).await
+    {
+        begin(socket, &worker, place);
+    }
+}
+
+fn begin(socket: TcpStream, worker: &Arc<Worker>, place: impl Send + 'static) {
+    let worker = worker.clone();
+    worker.connections.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(async move {
+        let counted = Counted(worker.clone());
+        connection::serve(socket, worker).await;
+        drop((counted, place));
+    });
+}
+
+/// Counts a connection until it is over, however that happens.
+struct Counted(Arc<Worker>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.connection_ended.notify_one();
+    }
+}
+
+fn is_exhausted(error: &std::io::Error) -> bool {
+    let exhausted = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw(code)))
+}
+
+/// A descriptor kept back, so that a connection can be accepted and closed when there is no other left: its client is told,
+/// and the listener does not stay readable for ever.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn open() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    fn turn_away(&mut self, listener: &TcpListener) {
+        self.0 = None;
+        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
+        drop(listener.poll_accept(&mut waker));
+        *self = Self::open();
+    }
+}
+
+/// Polls a future once.
+async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = future => Some(done),
+        () = std::future::ready(()) => None,
+    }
+}

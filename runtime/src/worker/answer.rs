@@ -1,0 +1,89 @@
+//! The answers that wrun gives itself, and the body of every answer with what has to happen when it ends.
+
+use super::wire::ActiveRequest;
+use crate::engine::{ResponseBody, Stopped};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// Returns an answer of wrun's own: the status in words, for a person.
+pub(super) fn plain(status: StatusCode) -> Response<ResponseBody> {
+    let text = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
+    let mut response = Response::new(ResponseBody::Full(Some(text.into())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// The body of an answer, and the request that lasts as long as it does.
+pub(super) struct AnswerBody {
+    pub(super) inner: ResponseBody,
+    pub(super) id: Arc<str>,
+    pub(super) access: Option<Box<Access>>,
+    pub(super) _active: ActiveRequest,
+}
+
+/// What the access log says of a request; logged when dropped, so also when the client goes away.
+pub(super) struct Access {
+    pub(super) id: Arc<str>,
+    pub(super) method: http::Method,
+    pub(super) path: String,
+    pub(super) started: Instant,
+    pub(super) status: StatusCode,
+    pub(super) bytes: u64,
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        tracing::info!(
+            target: "access",
+            method = %self.method,
+            path = self.path,
+            status = self.status.as_u16(),
+            bytes = self.bytes,
+            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            request_id = &*self.id,
+            "request"
+        );
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Stopped;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        match (&polled, &mut this.access) {
+            (Poll::Ready(Some(Ok(frame))), Some(access)) => {
+                access.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+            }
+            (Poll::Ready(Some(Err(stopped))), _) => {
+                tracing::warn!(request_id = &*this.id, %stopped, "response broken off");
+            }
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,278 @@
+//! Where one HTTP/1.1 message ends and the next begins, strictly after RFC 9112.
+//!
+//! hyper is lenient in places where two parsers in a row may disagree, which is what request smuggling lives on: bare LF,
+//! fragments, odd chunk lines. This looks at the bytes before hyper does and refuses them. It does not parse fields: what
+//! framing a head asks for is told by the gate, from hyper's own view of it, so there is only one reading of the fields.
+
+/// What is wrong with the bytes of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum Violation {
+    #[error("a line ends in LF without CR")]
+    BareLf,
+    #[error("a CR stands alone")]
+    BareCr,
+    #[error("the request target has a fragment")]
+    Fragment,
+    #[error("a header field is folded")]
+    Folded,
+    #[error("a chunk is malformed")]
+    Chunk,
+    #[error("trailers are too long")]
+    Trailers,
+    #[error("bytes follow a message that was not understood")]
+    Unframed,
+}
+
+/// How the body of a request is delimited.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum BodyFraming {
+    /// By its length, 0 for no body.
+    Length(u64),
+    /// By chunks.
+    Chunked,
+}
+
+/// Chunk extensions and trailers, at most this many bytes each: nobody has a use for more.
+const EXTENSION_MAX: usize = 256;
+const TRAILERS_MAX: usize = 8 << 10;
+
+/// The place in the stream of messages.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    state: State,
+    after_cr: bool,
+    /// Bytes of the current line, without its end.
+    line: usize,
+    /// Bytes of the current head's lines, extensions or trailers.
+    total: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum State {
+    /// Before or in a request line.
+    #[default]
+    RequestLine,
+    Fields,
+    /// The head is over and nobody has said yet what follows.
+    HeadEnd,
+    Length(u64),
+    ChunkSize(u64),
+    ChunkExtension {
+        size: u64,
+        quoted: bool,
+    },
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers,
+}
+
+impl Framing {
+    /// Tells what follows the head that just ended.
+    pub(super) fn body(&mut self, framing: BodyFraming) {
+        if self.state == State::HeadEnd {
+            self.enter(match framing {
+                BodyFraming::Length(0) => State::RequestLine,
+                BodyFraming::Length(len) => State::Length(len),
+                BodyFraming::Chunked => State::ChunkSize(0),
+            });
+        }
+    }
+
+    /// Tells whether part of a head has come and its end has not.
+    pub(super) fn in_head(&self) -> bool {
+        match self.state {
+            State::RequestLine => self.total > 0,
+            State::Fields => true,
+            _ => false,
+        }
+    }
+
+    /// Looks at the next bytes and returns how many of them belong to the current message: the rest must wait until the
+    /// message has been taken.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.state {
+                State::HeadEnd if at == 0 => return Err(Violation::Unframed),
+                State::HeadEnd => break,
+                State::Length(left) | State::ChunkData(left) => {
+                    let len = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                    at += len;
+                    if self.pass(left - len as u64) {
+                        break;
+                    }
+                }
+                _ => {
+                    let ended = self.step(bytes[at])?;
+                    at += 1;
+                    if ended {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    /// Leaves `left` bytes of a body or a chunk; returns whether the message is over.
+    fn pass(&mut self, left: u64) -> bool {
+        match (self.state, left) {
+            (State::Length(_), 0) => {
+                self.enter(State::RequestLine);
+                return true;
+            }
+            (State::Length(_), left) => self.state = State::Length(left),
+            (_, 0) => self.enter(State::ChunkEnd),
+            (_, left) => self.state = State::ChunkData(left),
+        }
+        false
+    }
+
+    /// Takes one byte of a line; returns whether it ended a head or a message.
+    fn step(&mut self, byte: u8) -> Result<bool, Violation> {
+        match (std::mem::take(&mut self.after_cr), byte) {
+            (true, b'\n') => return self.end_line(),
+            (true, _) => return Err(Violation::BareCr),
+            (false, b'\n') => return Err(Violation::BareLf),
+            (false, b'\r') => {
+                self.after_cr = true;
+                self.total += 1;
+                return Ok(false);
+            }
+            (false, _) => {}
+        }
+        let was = self.state;
+        match was {
+            State::RequestLine if byte == b'#' => return Err(Violation::Fragment),
+            State::Fields if self.line == 0 && matches!(byte, b' ' | b'\t') => return Err(Violation::Folded),
+            State::ChunkSize(size) => self.state = self.chunk_size(size, byte)?,
+            State::ChunkExtension { size, quoted } => {
+                self.state = State::ChunkExtension { size, quoted: quoted ^ (byte == b'"') };
+                let printable = byte.is_ascii_graphic() || (quoted && byte == b' ');
+                if !printable || self.total >= EXTENSION_MAX {
+                    return Err(Violation::Chunk);
+                }
+            }
+            State::ChunkEnd => return Err(Violation::Chunk),
+            State::Trailers if self.total >= TRAILERS_MAX => return Err(Violation::Trailers),
+            _ => {}
+        }
+        let extended = matches!((was, self.state), (State::ChunkSize(_), State::ChunkExtension { .. }));
+        // The `;` is no part of the extension: an empty one is told by its length.
+        self.line = if extended { 0 } else { self.line + 1 };
+        self.total += 1;
+        Ok(false)
+    }
+
+    fn chunk_size(&self, size: u64, byte: u8) -> Result<State, Violation> {
+        match char::from(byte).to_digit(16) {
+            Some(digit) if size >> 60 == 0 => Ok(State::ChunkSize((size << 4) | u64::from(digit))),
+            None if byte == b';' && self.line > 0 => Ok(State::ChunkExtension { size, quoted: false }),
+            _ => Err(Violation::Chunk),
+        }
+    }
+
+    /// Takes the end of a line; returns whether it ended a head or a message.
+    fn end_line(&mut self) -> Result<bool, Violation> {
+        let empty = self.line == 0;
+        self.line = 0;
+        self.total += 1;
+        let next = match self.state {
+            // Empty lines before a request are tolerated, as RFC 9112 §2.2 asks.
+            State::RequestLine if empty => State::RequestLine,
+            State::RequestLine => State::Fields,
+            State::Fields if empty => State::HeadEnd,
+            // A `;` with nothing behind it, or a quote that is never closed.
+            State::ChunkExtension { quoted: true, .. } => return Err(Violation::Chunk),
+            State::ChunkSize(_) | State::ChunkExtension { .. } if empty => return Err(Violation::Chunk),
+            State::ChunkSize(0) | State::ChunkExtension { size: 0, .. } => State::Trailers,
+            State::ChunkSize(size) | State::ChunkExtension { size, .. } => State::ChunkData(size),
+            State::ChunkEnd => State::ChunkSize(0),
+            State::Trailers if empty => State::RequestLine,
+            state => state,
+        };
+        let ended = matches!(next, State::HeadEnd) || matches!((self.state, next), (State::Trailers, State::RequestLine));
+        if next != self.state {
+            self.enter(next);
+        }
+        Ok(ended)
+    }
+
+    fn enter(&mut self, state: State) {
+        let keep_total = matches!((self.state, state), (State::RequestLine, State::Fields));
+        self.state = state;
+        self.line = 0;
+        if !keep_total {
+            self.total = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head_of(bytes: &[u8]) -> Result<usize, Violation> {
+        Framing::default().scan(bytes)
+    }
+
+    fn chunked(bytes: &[u8]) -> Result<usize, Violation> {
+        let mut framing = Framing::default();
+        framing.scan(b"POST / HTTP/1.1\r\n\r\n").unwrap();
+        framing.body(BodyFraming::Chunked);
+        framing.scan(bytes)
+    }
+
+    #[test]
+    fn head_ends_at_its_empty_line_and_what_follows_waits() {
+        assert_eq!(head_of(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET"), Ok(27));
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_part_of_it() {
+        assert_eq!(head_of(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"), Ok(22));
+    }
+
+    #[test]
+    fn what_hyper_would_let_pass_is_refused() {
+        assert_eq!(head_of(b"GET / HTTP/1.1\nHost: a\r\n\r\n"), Err(Violation::BareLf));
+        assert_eq!(head_of(b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n"), Err(Violation::BareCr));
+        assert_eq!(head_of(b"GET /#top HTTP/1.1\r\n\r\n"), Err(Violation::Fragment));
+        assert_eq!(head_of(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n"), Err(Violation::Folded));
+    }
+
+    #[test]
+    fn body_ends_by_its_length_however_it_is_cut() {
+        let mut framing = Framing::default();
+        framing.scan(b"POST / HTTP/1.1\r\n\r\n").unwrap();
+        framing.body(BodyFraming::Length(5));
+        assert_eq!(framing.scan(b"he"), Ok(2));
+        assert_eq!(framing.scan(b"lloGET /"), Ok(3));
+        assert_eq!(framing.scan(b"GET /"), Ok(5));
+        assert!(framing.in_head());
+    }
+
+    #[test]
+    fn chunked_body_ends_after_its_trailers() {
+        assert_eq!(chunked(b"5\r\nhello\r\n0\r\n\r\nGET"), Ok(15));
+        assert_eq!(chunked(b"5;a=\"b c\"\r\nhello\r\n0\r\n\r\nGET"), Ok(23));
+        assert_eq!(chunked(b"a\r\n0123456789\r\n0\r\nX: y\r\n\r\n"), Ok(26));
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        for bytes in [
+            &b"5;\r\nhello\r\n0\r\n\r\n"[..],
+            b"5 \r\nhello\r\n",
+            b"0x5\r\nhello\r\n",
+            b"\r\n",
+            b"5\r\nhelloX\r\n",
+            b"5\nhello\r\n",
+            b"fffffffffffffffff\r\n",
+            b"-1\r\n",
+            b"5;a b\r\n",
+        ] {
+            assert!(chunked(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The body of a request on its way to the guest: counted, and not waited for without end.
+
+use super::wire::BODY_RATE_MIN;
+use crate::engine::BodyError;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Why a body was cut off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    TooLarge,
+    TooSlow,
+}
+
+/// Tells whoever waits for the answer that its request's body was cut off.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    fault: AtomicU8,
+    notify: Notify,
+}
+
+impl Watch {
+    fn set(&self, fault: Fault) {
+        self.fault.store(fault as u8 + 1, Ordering::Relaxed);
+        self.notify.notify_one();
+    }
+
+    /// Waits until the body is cut off.
+    pub(super) async fn fault(&self) -> Fault {
+        loop {
+            match self.fault.load(Ordering::Relaxed) {
+                1 => return Fault::TooLarge,
+                2 => return Fault::TooSlow,
+                _ => self.notify.notified().await,
+            }
+        }
+    }
+}
+
+/// The body of a request.
+pub(super) struct RequestBody {
+    inner: Incoming,
+    watch: Arc<Watch>,
+    left: u64,
+    stall: Duration,
+    /// Runs while the client is waited for; looks at what came since it was set.
+    timer: Option<Pin<Box<Sleep>>>,
+    came: u64,
+}
+
+impl RequestBody {
+    pub(super) fn new(inner: Incoming, watch: Arc<Watch>, max: u64, stall: Duration) -> Self {
+        Self { inner, watch, left: max, stall, timer: None, came: 0 }
+    }
+
+    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        let len = frame.data_ref().map_or(0, Bytes::len) as u64;
+        self.came += len;
+        match self.left.checked_sub(len) {
+            Some(left) => {
+                self.left = left;
+                Ok(frame)
+            }
+            None => {
+                self.watch.set(Fault::TooLarge);
+                Err(BodyError::HttpRequestBodySize(None))
+            }
+        }
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stall = self.stall;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + stall)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if self.came < BODY_RATE_MIN * stall.as_secs().max(1) {
+                return Poll::Ready(());
+            }
+            self.came = 0;
+            timer.as_mut().reset(Instant::now() + stall);
+        }
+        Poll::Pending
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(this.count(frame))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Hyper(error)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => this.poll_stalled(cx).map(|()| {
+                this.watch.set(Fault::TooSlow);
+                Some(Err(BodyError::ConnectionReadTimeout))
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

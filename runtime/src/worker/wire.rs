@@ -1,0 +1,315 @@
+//! The socket of one connection, with what hyper leaves to its user: strict framing, and timeouts that cost nothing while
+//! bytes flow.
+//!
+//! One timer per connection, set again only when it fires; one more while a client takes no bytes.
+
+use super::framing::{BodyFraming, Framing, Violation};
+use bytes::{Buf as _, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How a connection begins that speaks HTTP/2 without TLS (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The slowest that a client may send or take a body, in bytes per second.
+pub(super) const BODY_RATE_MIN: u64 = 1024;
+
+/// Which protocol a connection speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// How long a connection may take for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    pub(super) header: Duration,
+    pub(super) idle: Duration,
+    pub(super) stall: Duration,
+}
+
+/// What the requests of a connection tell its wire, and the other way round.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    requests: AtomicU32,
+    /// Requests that have begun, ever; tells an idle connection from one that waits for its first request.
+    begun: AtomicU64,
+    framing: Mutex<Option<BodyFraming>>,
+    timed_out: AtomicBool,
+    violation: Mutex<Option<Violation>>,
+}
+
+impl Activity {
+    /// A request has begun. It lasts until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> ActiveRequest {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        ActiveRequest(self.clone())
+    }
+
+    /// Tells how the body of the request that has begun is delimited.
+    pub(super) fn frame(&self, framing: BodyFraming) {
+        *lock(&self.framing) = Some(framing);
+    }
+
+    /// Returns how many requests have begun.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether no head came in time.
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Returns what was wrong with the bytes of the connection.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        *lock(&self.violation)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request that is being handled.
+#[derive(Debug)]
+pub(super) struct ActiveRequest(Arc<Activity>);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The socket.
+pub(super) struct Wire {
+    socket: TcpStream,
+    activity: Arc<Activity>,
+    timeouts: Timeouts,
+    protocol: Protocol,
+    framing: Framing,
+    /// Bytes that were read and are not passed on yet.
+    held: BytesMut,
+    waiting: Waiting,
+    timer: Pin<Box<Sleep>>,
+    blocked: Option<Blocked>,
+}
+
+/// What a connection without a request waits for, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    for_head: bool,
+    since: Instant,
+    begun: u64,
+}
+
+/// A client that does not take what it is sent.
+struct Blocked {
+    timer: Pin<Box<Sleep>>,
+    written: u64,
+}
+
+impl Wire {
+    /// Reads enough to tell the protocol. `None` when the client went away or took too long.
+    pub(super) async fn open(socket: TcpStream, activity: Arc<Activity>, timeouts: Timeouts) -> Option<Self> {
+        let deadline = Instant::now() + timeouts.header;
+        let mut wire = Self {
+            socket,
+            activity,
+            timeouts,
+            protocol: Protocol::Http1,
+            framing: Framing::default(),
+            held: BytesMut::new(),
+            waiting: Waiting { for_head: true, since: Instant::now(), begun: 0 },
+            timer: Box::pin(sleep_until(deadline)),
+            blocked: None,
+        };
+        match tokio::time::timeout_at(deadline, wire.sniff()).await {
+            Ok(Ok(true)) => Some(wire),
+            Ok(_) => None,
+            Err(_) => {
+                if !wire.held.is_empty() {
+                    wire.say_timed_out().await;
+                }
+                None
+            }
+        }
+    }
+
+    /// Reads until the protocol is clear; returns whether the client still sends.
+    async fn sniff(&mut self) -> io::Result<bool> {
+        use tokio::io::AsyncReadExt as _;
+        while self.held.len() < PREFACE.len() && PREFACE.starts_with(&self.held) {
+            self.held.reserve(4096);
+            if self.socket.read_buf(&mut self.held).await? == 0 {
+                return Ok(false);
+            }
+        }
+        if self.held.starts_with(PREFACE) {
+            self.protocol = Protocol::Http2;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Answers a head that took too long: its client may still listen.
+    pub(super) async fn say_timed_out(&mut self) {
+        self.say("408 Request Timeout").await;
+    }
+
+    /// Sends an answer without a body, past hyper, and ends the connection.
+    pub(super) async fn say(&mut self, status: &str) {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        // The connection ends either way.
+        let _ = self.socket.try_write(answer.as_bytes());
+        let _ = self.socket.shutdown().await;
+    }
+
+    /// Returns how many of `bytes` may be passed on now.
+    fn scan(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.protocol == Protocol::Http2 {
+            return Ok(bytes.len());
+        }
+        if let Some(framing) = lock(&self.activity.framing).take() {
+            self.framing.body(framing);
+        }
+        self.framing.scan(bytes).map_err(|violation| {
+            *lock(&self.activity.violation) = Some(violation);
+            io::Error::new(io::ErrorKind::InvalidData, violation)
+        })
+    }
+
+    /// Reads from the socket, or from what is held, and holds back what belongs to the next message.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() {
+            let mut held = std::mem::take(&mut self.held);
+            let len = self.scan(&held[..held.len().min(buf.remaining())])?;
+            buf.put_slice(&held[..len]);
+            held.advance(len);
+            self.held = held;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        let len = self.scan(&buf.filled()[before..])?;
+        self.held.extend_from_slice(&buf.filled()[before + len..]);
+        buf.set_filled(before + len);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells whether a connection without a request has waited too long.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begun = self.activity.begun();
+        if self.activity.is_busy() {
+            self.waiting = Waiting { for_head: false, since: Instant::now(), begun };
+            // Nothing to time, but the timer must be looked at again once the request is over: hyper reads then.
+            return Poll::Pending;
+        }
+        let now = Instant::now();
+        // The first request of a connection is due at once, like the rest of one that has begun to come.
+        let for_head = begun == 0 || self.framing.in_head();
+        if for_head != self.waiting.for_head || begun != self.waiting.begun {
+            self.waiting = Waiting { for_head, since: now, begun };
+        }
+        let allowed = if for_head { self.timeouts.header } else { self.timeouts.idle };
+        let deadline = self.waiting.since + allowed;
+        while self.timer.as_mut().poll(cx).is_ready() || self.timer.deadline() > deadline {
+            if deadline <= now {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Ends a connection whose client takes less than [`BODY_RATE_MIN`].
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stall = self.timeouts.stall;
+        let blocked = self.blocked.get_or_insert_with(|| Blocked {
+            timer: Box::pin(sleep_until(Instant::now() + stall)),
+            written: 0,
+        });
+        while blocked.timer.as_mut().poll(cx).is_ready() {
+            if blocked.written < BODY_RATE_MIN * stall.as_secs().max(1) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            blocked.written = 0;
+            blocked.timer.as_mut().reset(Instant::now() + stall);
+        }
+        Poll::Pending
+    }
+
+    fn wrote(&mut self, polled: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match (polled, &mut self.blocked) {
+            (Poll::Pending, _) => self.poll_blocked(cx),
+            (Poll::Ready(Ok(len)), Some(blocked)) => {
+                blocked.written += len as u64;
+                Poll::Ready(Ok(len))
+            }
+            (polled, _) => polled,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Poll::Ready(read) = this.poll_bytes(cx, buf) {
+            return Poll::Ready(read);
+        }
+        ready!(this.poll_overdue(cx));
+        this.activity.timed_out.store(this.waiting.for_head, Ordering::Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.wrote(polled, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.socket).poll_write_vectored(cx, bytes);
+        this.wrote(polled, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.socket).poll_flush(cx);
+        if flushed.is_ready() {
+            this.blocked = None;
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,70 @@
+//! Tests of the real binary, through processes and sockets. One file per part of what wrun promises.
+
+mod answers;
+mod bad_input;
+mod compile;
+mod control;
+mod disconnect;
+mod faults;
+mod gate;
+mod guests_unmodified;
+mod http2;
+mod limits;
+mod log;
+mod outbound;
+mod overload;
+mod processes;
+mod recycle;
+mod reload;
+mod requests;
+mod serve;
+mod service_manager;
+mod signals;
+mod sockets;
+mod streaming;
+mod tidy;
+mod timeouts;
+
+use std::fs;
+use wrun_tests::guests::{guest, known_guests};
+use wrun_tests::{Launch, Wrun, repository};
+
+/// The binary that cargo built for this test run.
+fn wrun() -> Wrun {
+    Wrun::new(env!("CARGO_BIN_EXE_wrun"))
+}
+
+/// A server of one of the test guests.
+fn serve(name: &str) -> Launch {
+    wrun().serve(guest(name))
+}
+
+/// Returns name and text of every file beside this one.
+fn test_files() -> Vec<(String, String)> {
+    let folder = repository().join("tests/it");
+    let entries = fs::read_dir(&folder).expect("the tests have a folder");
+    let paths = entries.map(|entry| entry.expect("an entry can be read").path());
+    paths
+        .map(|path| {
+            let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("a test is text"))
+        })
+        .collect()
+}
+
+#[test]
+fn every_file_here_is_part_of_the_tests() {
+    let main = include_str!("main.rs");
+    for (name, _) in test_files() {
+        assert!(name == "main" || main.contains(&format!("\nmod {name};\n")), "{name}.rs is not a module of main.rs");
+    }
+}
+
+#[test]
+fn every_guest_is_used_by_a_test() {
+    let files = test_files();
+    for name in known_guests() {
+        let quoted = format!("\"{name}\"");
+        assert!(files.iter().any(|(_, text)| text.contains(&quoted)), "no test uses the guest {name}");
+    }
+}

@@ -1,0 +1,47 @@
+//! The harness of wrun's tests: real processes, real sockets, a deadline on every wait.
+//!
+//! Knows wrun from the outside only: its command line, its log, what it answers. The tests are in `tests/it`, a test
+//! target of the package `wrun`, because only there cargo tells where the binary is.
+
+pub mod components;
+pub mod guests;
+pub mod http1;
+pub mod http2;
+pub mod launch;
+pub mod load;
+pub mod log;
+pub mod outcome;
+pub mod process;
+pub mod server;
+pub mod terminal;
+pub mod third_party;
+pub mod upstream;
+pub mod wait;
+
+pub use http1::{Connection, Response};
+pub use http2::Http2;
+pub use launch::{Launch, Wrun};
+pub use outcome::Outcome;
+pub use server::{Server, Worker};
+pub use tempfile::TempDir;
+pub use wait::{SOON, eventually};
+
+use std::path::Path;
+
+/// Returns the top folder of the repository.
+///
+/// # Panics
+///
+/// If this package was moved out of it.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
+}
+
+/// Returns a folder that is removed when it is dropped.
+///
+/// # Panics
+///
+/// If it cannot be made.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("temporary folders can be made")
+}

@@ -1,0 +1,71 @@
+//! Other processes by their id, as `/proc` shows them.
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use std::fs;
+use std::time::Duration;
+
+/// Tells whether there is such a process; one that is dead and not yet reaped does not count.
+pub fn alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state != "Z" && stat.state != "X")
+}
+
+/// Returns the ids of the processes that `parent` started and that are alive.
+pub fn children(parent: i32) -> Vec<i32> {
+    let mut children = children_and_zombies(parent);
+    children.retain(|pid| alive(*pid));
+    children
+}
+
+/// Returns the ids of the processes that `parent` started and has not reaped.
+///
+/// # Panics
+///
+/// If there is no `/proc`.
+pub fn children_and_zombies(parent: i32) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("/proc can be listed");
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent))
+        .collect()
+}
+
+/// Sends a signal; a process that is gone needs none.
+pub fn send(pid: i32, signal: Signal) {
+    let _ = signal::kill(Pid::from_raw(pid), signal);
+}
+
+/// Returns the cores that the process may run on.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn cores(pid: i32) -> Vec<usize> {
+    let set = sched_getaffinity(Pid::from_raw(pid)).expect("the process exists");
+    (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect()
+}
+
+/// Returns the CPU time that the process has used; zero if it is gone.
+pub fn cpu_time(pid: i32) -> Duration {
+    stat(pid).map_or(Duration::ZERO, |stat| Duration::from_millis(stat.cpu_ticks * 10))
+}
+
+/// What the tests need of `/proc/PID/stat`.
+struct Stat {
+    state: String,
+    parent: i32,
+    cpu_ticks: u64,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may hold anything, so the fields are counted from its end.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    Some(Stat {
+        state: (*fields.first()?).to_owned(),
+        parent: fields.get(1)?.parse().ok()?,
+        cpu_ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
+    })
+}

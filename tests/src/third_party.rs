@@ -1,0 +1,331 @@
+//! Components written for other hosts, built with their own tools and kept in `target/third-party`.
+//!
+//! A component is built again only when its sources or its recipe change. If npm or Python is missing
+//! the answer is `None` and a line on stderr, unless `WRUN_TEST_ALL=1` makes that an error.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::guests::{cargo, guests_folder, run};
+use crate::repository;
+
+const TEST_ALL: &str = "WRUN_TEST_ALL";
+const RECIPE_FILE: &str = "recipe";
+const WSTD: &str = "0.6.8";
+const NODE_MAJOR_MIN: u32 = 20;
+
+/// The server that the crate `wstd` shows off: streams, trailers, delays, failing bodies (0.2).
+pub fn wstd_http_server() -> Option<PathBuf> {
+    Some(cargo_example("wstd", "http_server"))
+}
+
+/// An axum application on `wstd` (0.2).
+pub fn wstd_axum_hello_world() -> Option<PathBuf> {
+    Some(cargo_example("wstd-axum", "hello_world"))
+}
+
+/// The example of the crate `wasip3` (0.3).
+pub fn wasip3_http_proxy() -> Option<PathBuf> {
+    let wasip3 = guests_dependency("wasip3");
+    let manifest = format!(
+        "[package]\nname = \"http-proxy\"\nedition = \"2021\"\n\
+         [lib]\ncrate-type = [\"cdylib\"]\npath = \"http-proxy.rs\"\n\
+         [dependencies]\nwasip3 = {{ version = \"={}\", features = [\"async-spawn\"] }}\n\
+         [workspace]\n",
+        wasip3.version
+    );
+    let recipe = Recipe {
+        name: "wasip3",
+        steps: &manifest,
+        sources: vec![wasip3.folder.join("examples/http-proxy.rs")],
+        output: "target/wasm32-wasip2/release/http_proxy.wasm",
+    };
+    Some(recipe.cook(|folder| {
+        write(&folder.join("Cargo.toml"), &manifest);
+        run(cargo()
+            .args(["build", "--release", "--target", "wasm32-wasip2"])
+            .args(["--target-dir", "target"])
+            .current_dir(folder));
+    }))
+}
+
+/// `examples/hello-js`: JavaScript on StarlingMonkey (0.2).
+pub fn javascript() -> Option<PathBuf> {
+    let example = repository().join("examples/hello-js");
+    npm_build(&Recipe {
+        name: "javascript",
+        steps: "npm 1",
+        sources: in_folder(&example, &["hello.js", "package.json", "wit"]),
+        output: "hello-js.wasm",
+    })
+}
+
+/// `tests/guests/hono`: TypeScript and the framework Hono (0.2).
+pub fn hono() -> Option<PathBuf> {
+    let mut sources = in_folder(&guests_folder().join("hono"), &["app.ts", "package.json"]);
+    sources.push(repository().join("examples/hello-js/wit"));
+    npm_build(&Recipe {
+        name: "hono",
+        steps: "npm 1",
+        sources,
+        output: "hono.wasm",
+    })
+}
+
+/// `examples/hello-python` (0.2).
+pub fn python() -> Option<PathBuf> {
+    let example = repository().join("examples/hello-python");
+    python_build("python", &example, "hello")
+}
+
+/// `tests/guests/python-p3` (0.3).
+pub fn python_p3() -> Option<PathBuf> {
+    python_build("python-p3", &guests_folder().join("python-p3"), "service")
+}
+
+fn cargo_example(package: &str, example: &str) -> PathBuf {
+    let recipe = Recipe {
+        name: package,
+        steps: &format!("{package} {WSTD} {example}"),
+        sources: vec![],
+        output: &format!("bin/{example}.wasm"),
+    };
+    recipe.cook(|folder| {
+        run(cargo()
+            .args(["install", package, "--version", WSTD, "--example", example])
+            .args(["--target", "wasm32-wasip2", "--locked", "--root", "."])
+            .args(["--target-dir", "target"])
+            .current_dir(folder));
+    })
+}
+
+fn npm_build(recipe: &Recipe<'_>) -> Option<PathBuf> {
+    if !has_npm() {
+        let what = format!("npm with Node.js {NODE_MAJOR_MIN} or later");
+        return leave_out(recipe.name, &what, "apt install nodejs npm");
+    }
+    Some(recipe.cook(|folder| {
+        run(Command::new("npm")
+            .args(["install", "--no-audit", "--no-fund", "--no-package-lock"])
+            .current_dir(folder));
+        run(Command::new("npm")
+            .args(["run", "build"])
+            .current_dir(folder));
+    }))
+}
+
+fn python_build(name: &str, source: &Path, world: &str) -> Option<PathBuf> {
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        return leave_out(
+            name,
+            "python3 with venv and pip",
+            "apt install python3-venv",
+        );
+    }
+    let recipe = Recipe {
+        name,
+        steps: "venv 1",
+        sources: in_folder(source, &["app.py", "requirements.txt", "wit"]),
+        output: "app.wasm",
+    };
+    Some(recipe.cook(|folder| {
+        let tool = componentize_py(&source.join("requirements.txt"));
+        run(Command::new(tool)
+            .args(["-d", "wit", "-w", world, "componentize", "app"])
+            .args(["-o", "app.wasm"])
+            .current_dir(folder));
+    }))
+}
+
+/// Returns componentize-py in a virtual environment that all Python components share.
+fn componentize_py(requirements: &Path) -> PathBuf {
+    let recipe = Recipe {
+        name: "python-venv",
+        steps: "venv 1",
+        sources: vec![requirements.to_owned()],
+        output: "venv/bin/componentize-py",
+    };
+    recipe.cook(|folder| {
+        run(Command::new("python3")
+            .args(["-m", "venv", "venv"])
+            .current_dir(folder));
+        run(Command::new(folder.join("venv/bin/pip"))
+            .args(["install", "--quiet", "-r", "requirements.txt"])
+            .current_dir(folder));
+    })
+}
+
+/// How to make one file, and all that decides what is in it.
+struct Recipe<'a> {
+    /// Folder in `target/third-party`.
+    name: &'a str,
+    /// Differs from its earlier self whenever the commands do.
+    steps: &'a str,
+    /// Files and folders that are copied into the folder first, so that no tool writes to their place.
+    sources: Vec<PathBuf>,
+    /// What the commands leave in the folder.
+    output: &'a str,
+}
+
+impl Recipe<'_> {
+    /// Returns the output, made by `build` unless an earlier process did.
+    fn cook(&self, build: impl FnOnce(&Path)) -> PathBuf {
+        let parent = repository().join("target/third-party");
+        create_folder(&parent);
+        let _lock = lock(&parent.join(format!("{}.lock", self.name)));
+        let folder = parent.join(self.name);
+        let output = folder.join(self.output);
+        let wanted = self.text();
+        let cooked = fs::read_to_string(folder.join(RECIPE_FILE)).ok();
+        if cooked.as_deref() == Some(wanted.as_str()) && output.exists() {
+            return output;
+        }
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .unwrap_or_else(|error| panic!("failed to clear {}: {error}", folder.display()));
+        }
+        create_folder(&folder);
+        for source in &self.sources {
+            copy(source, &folder.join(file_name(source)));
+        }
+        build(&folder);
+        assert!(output.exists(), "no {} was built", output.display());
+        write(&folder.join(RECIPE_FILE), &wanted); // Last: its presence says that all went well.
+        output
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", self.steps);
+        for file in self.sources.iter().flat_map(|source| files_under(source)) {
+            text += &format!("== {}\n{}", file_name(&file), read(&file));
+        }
+        text
+    }
+}
+
+struct Dependency {
+    version: String,
+    folder: PathBuf,
+}
+
+/// Finds the sources of a crate that the guests depend on where cargo keeps them.
+fn guests_dependency(name: &str) -> Dependency {
+    let output = run(cargo()
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .current_dir(guests_folder()));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let packages = metadata["packages"].as_array().expect("packages is a list");
+    let package = packages
+        .iter()
+        .find(|package| package["name"] == name)
+        .unwrap_or_else(|| panic!("no guest depends on {name}"));
+    let text = |key: &str| package[key].as_str().expect("it is a text").to_owned();
+    let manifest = PathBuf::from(text("manifest_path"));
+    Dependency {
+        version: text("version"),
+        folder: manifest
+            .parent()
+            .expect("a manifest lies in a folder")
+            .to_owned(),
+    }
+}
+
+fn leave_out(name: &str, missing: &str, remedy: &str) -> Option<PathBuf> {
+    let line = format!("left out {name}: it needs {missing}, which `{remedy}` adds");
+    assert!(
+        std::env::var_os(TEST_ALL).is_none_or(|all| all != "1"),
+        "{line}"
+    );
+    eprintln!("{line}");
+    None
+}
+
+fn has_npm() -> bool {
+    let Ok(node) = Command::new("node").arg("--version").output() else {
+        return false;
+    };
+    let version = String::from_utf8_lossy(&node.stdout);
+    let major = version
+        .trim_start_matches('v')
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major >= NODE_MAJOR_MIN)
+        && succeeds(Command::new("npm").arg("--version"))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn lock(path: &Path) -> File {
+    let file = File::create(path)
+        .unwrap_or_else(|error| panic!("failed to create {}: {error}", path.display()));
+    file.lock()
+        .unwrap_or_else(|error| panic!("failed to lock {}: {error}", path.display()));
+    file
+}
+
+fn in_folder(folder: &Path, names: &[&str]) -> Vec<PathBuf> {
+    names.iter().map(|name| folder.join(name)).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().expect("a source has a name");
+    name.to_string_lossy().into_owned()
+}
+
+/// Lists the file itself, or all files in the folder in a fixed order.
+fn files_under(path: &Path) -> Vec<PathBuf> {
+    if path.is_dir() {
+        entries(path)
+            .iter()
+            .flat_map(|entry| files_under(entry))
+            .collect()
+    } else {
+        vec![path.to_owned()]
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        create_folder(to);
+        for entry in entries(from) {
+            copy(&entry, &to.join(file_name(&entry)));
+        }
+    } else {
+        write(to, &read(from));
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let list = fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("failed to list {}: {error}", folder.display()));
+    let mut entries: Vec<PathBuf> = list
+        .map(|entry| entry.expect("a folder's entry can be read").path())
+        .collect();
+    entries.sort();
+    entries
+}
+
+fn create_folder(path: &Path) {
+    fs::create_dir_all(path)
+        .unwrap_or_else(|error| panic!("failed to create {}: {error}", path.display()));
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("failed to read {}: {error}", path.display()))
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text)
+        .unwrap_or_else(|error| panic!("failed to write {}: {error}", path.display()));
+}

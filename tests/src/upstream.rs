@@ -1,0 +1,70 @@
+//! A small HTTP server that guests send requests to.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// Answers every request with what was asked for; runs until the test process ends.
+#[derive(Debug)]
+pub struct Upstream {
+    addr: SocketAddr,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// Starts one on a free port.
+    ///
+    /// # Panics
+    ///
+    /// If there is no free port.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("a bound socket has an address");
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&requests);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                counter.fetch_add(1, Ordering::Relaxed);
+                // A client that went away is not this server's concern.
+                let _ = answer(&stream);
+            }
+        });
+        Self { addr, requests }
+    }
+
+    /// Returns its URL without a path.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Returns its port.
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// Returns how many connections it has taken.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// Answers `you asked for TARGET`, or redirects `/elsewhere`.
+fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    for line in lines {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let target = request.split(' ').nth(1).unwrap_or_default();
+    let body = format!("you asked for {target}");
+    let head = match target {
+        "/elsewhere" => "302 Found\r\nlocation: http://127.0.0.1:1/",
+        _ => "200 OK",
+    };
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
