@@ -1,1 +1,306 @@
-//! stand-in
+//! The folder that belongs to one running server: its lock, its control socket, its compiled code.
+//!
+//! Only its owner may write there, because what is in it is run: compiled code as machine code, messages on the socket
+//! as commands. What goes over the socket is not for here.
+
+use crate::config;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
+use crate::ipc::Channel;
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::unistd::{Uid, getpid};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The control socket's name.
+const SOCKET: &str = "control.sock";
+
+/// Connections to the control socket that may wait.
+const BACKLOG: i32 = 16;
+
+/// A state folder that this process, and no other, uses. Dropped, it is free again.
+#[derive(Debug)]
+pub struct StateFolder {
+    path: PathBuf,
+    /// The folder itself, whatever happens to its path.
+    folder: File,
+    /// Holds the flock(2).
+    _lock: File,
+    /// Whether it was made for this run only.
+    temporary: bool,
+}
+
+impl StateFolder {
+    /// Takes the folder in `wanted` for this process, creating it if need be. If another server has it and nobody named
+    /// it, a temporary folder takes its place.
+    pub fn open(wanted: &config::StateFolder) -> Result<Self, Failure> {
+        let path = std::path::absolute(&wanted.path)
+            .or_fail(ExitCode::System, || format!("cannot find {}", wanted.path.display()))?;
+        match Self::take(path, false) {
+            Err(Taken::By(_)) if !wanted.named => {
+                let folder = Self::temporary()?;
+                tracing::info!(
+                    taken = %wanted.path.display(),
+                    folder = %folder.path.display(),
+                    "another server uses the state folder, `wrun ps --state` finds this one by its own"
+                );
+                Ok(folder)
+            }
+            Err(Taken::By(pid)) => {
+                let shown = wanted.path.display();
+                let by = pid.map_or("another wrun".to_owned(), |pid| format!("wrun (pid {pid})"));
+                Err(Failure::new(ExitCode::Unavailable, format!("state folder {shown} is used by {by}"))
+                    .hint("stop that server with `wrun stop`, or choose another folder with --state"))
+            }
+            Err(Taken::Unusable(failure)) => Err(failure),
+            Ok(folder) => Ok(folder),
+        }
+    }
+
+    /// Makes a fresh folder that goes away with this server.
+    fn temporary() -> Result<Self, Failure> {
+        let token = getrandom::u64().or_fail(ExitCode::System, || "no randomness".to_owned())?;
+        let path = std::env::temp_dir().join(format!("wrun-{}-{token:016x}", getpid()));
+        // Not recursive, so it fails if somebody else made it first.
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| cannot_create(&path, &error))?;
+        match Self::take(path, true) {
+            Ok(folder) => Ok(folder),
+            Err(Taken::Unusable(failure)) => Err(failure),
+            Err(Taken::By(_)) => {
+                Err(Failure::new(ExitCode::Unavailable, "the temporary state folder was taken at once"))
+            }
+        }
+    }
+
+    fn take(path: PathBuf, temporary: bool) -> Result<Self, Taken> {
+        let folder = private_folder(&path)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(inside(&folder, "lock"))
+            .map_err(|error| cannot_create(&path.join("lock"), &error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // Between its flock and its write the other server's file is empty or old; it is for a message only.
+                let _ = lock.read_to_string(&mut pid);
+                return Err(Taken::By(pid.trim().parse().ok()));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot_create(&path.join("lock"), &error).into()),
+        }
+        // For people and for the message above: what locks is the flock, which ends with this process.
+        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", getpid()));
+        private_folder(&path.join("cache"))?;
+        Ok(Self { path, folder, _lock: lock, temporary })
+    }
+
+    /// Returns the folder for compiled code.
+    pub fn cache(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+
+    /// Binds the control socket; it does not block.
+    pub fn listen(&self) -> Result<OwnedFd, Failure> {
+        self.bind_socket().or_fail(ExitCode::CannotCreate, || {
+            format!("cannot create control socket {}", self.path.join(SOCKET).display())
+        })
+    }
+
+    fn bind_socket(&self) -> io::Result<OwnedFd> {
+        self.remove_socket();
+        let socket = packet_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+        let path = inside(&self.folder, SOCKET);
+        socket::bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        socket::listen(&socket, Backlog::new(BACKLOG)?)?;
+        Ok(socket)
+    }
+
+    fn remove_socket(&self) {
+        // Left behind by a server that was killed, or not there at all.
+        let _ = fs::remove_file(inside(&self.folder, SOCKET));
+    }
+}
+
+impl Drop for StateFolder {
+    fn drop(&mut self) {
+        // Before the lock goes: the socket of a server that takes the folder next is not ours to remove.
+        self.remove_socket();
+        if self.temporary {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Connects to the server whose state folder is `path`; the channel blocks.
+pub fn connect(path: &Path) -> Result<Channel, Failure> {
+    connect_socket(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::new(
+            ExitCode::NoPermission,
+            format!("state folder {} belongs to another user", path.display()),
+        )
+        .hint("run this as the user who runs the server"),
+        _ => Failure::new(
+            ExitCode::Unavailable,
+            format!("no server is running with state folder {}", path.display()),
+        )
+        .hint("name the server's state folder with --state"),
+    })
+}
+
+fn connect_socket(path: &Path) -> io::Result<Channel> {
+    let folder = File::open(path)?;
+    let socket = packet_socket(SockFlag::SOCK_CLOEXEC)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(&inside(&folder, SOCKET))?)?;
+    Ok(Channel::from(socket))
+}
+
+fn packet_socket(flags: SockFlag) -> io::Result<OwnedFd> {
+    Ok(socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
+}
+
+/// Returns a short path to `name` in `folder`: a socket's path may have 108 bytes, and nobody counts them for a folder.
+fn inside(folder: &File, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+}
+
+/// Creates the folder `path` with mode 0700 if it is not there, and makes sure that nobody else can write to it.
+fn private_folder(path: &Path) -> Result<File, Failure> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| cannot_create(path, &error))?;
+    let shown = path.display();
+    let cannot_open = || format!("cannot open state folder {shown}");
+    let folder = File::open(path).or_fail(ExitCode::NoPermission, cannot_open)?;
+    // Asked of the open folder, so that what is checked is what is used.
+    let metadata = folder.metadata().or_fail(ExitCode::NoPermission, cannot_open)?;
+    if metadata.uid() != Uid::effective().as_raw() {
+        return Err(Failure::new(
+            ExitCode::NoPermission,
+            format!("state folder {shown} belongs to another user (uid {})", metadata.uid()),
+        )
+        .hint("choose another folder with --state"));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(Failure::new(ExitCode::NoPermission, format!("state folder {shown} can be written by others"))
+            .hint(format!("run `chmod go-w {shown}`, or choose another folder with --state")));
+    }
+    Ok(folder)
+}
+
+fn cannot_create(path: &Path, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::PermissionDenied => ExitCode::NoPermission,
+        _ => ExitCode::CannotCreate,
+    };
+    Failure::new(code, format!("cannot create {}: {error}", path.display()))
+        .hint("choose another state folder with --state")
+}
+
+/// Why a folder could not be taken.
+#[derive(Debug)]
+enum Taken {
+    /// Another server has it: its process id, if it could be read.
+    By(Option<i32>),
+    Unusable(Failure),
+}
+
+impl From<Failure> for Taken {
+    fn from(failure: Failure) -> Self {
+        Self::Unusable(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(path: &Path, named: bool) -> config::StateFolder {
+        config::StateFolder { path: path.to_path_buf(), named }
+    }
+
+    #[test]
+    fn folder_is_created_for_its_owner_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("new");
+        let folder = StateFolder::open(&wanted(&path, true)).unwrap();
+        let _socket = folder.listen().unwrap();
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(path.clone()), 0o700);
+        assert_eq!(mode(folder.cache()), 0o700);
+        assert_eq!(mode(path.join(SOCKET)), 0o600);
+    }
+
+    #[test]
+    fn named_folder_in_use_is_a_failure_that_names_its_server() {
+        let parent = tempfile::tempdir().unwrap();
+        let _first = StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        let failure = StateFolder::open(&wanted(parent.path(), true)).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Unavailable);
+        assert!(failure.message.ends_with(&format!("is used by wrun (pid {})", getpid())), "{failure}");
+        assert!(failure.hint.unwrap().contains("--state"));
+    }
+
+    #[test]
+    fn unnamed_folder_in_use_gives_way_to_a_temporary_one_that_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let _first = StateFolder::open(&wanted(parent.path(), false)).unwrap();
+        let second = StateFolder::open(&wanted(parent.path(), false)).unwrap();
+        let path = second.path.clone();
+        assert!(path.starts_with(std::env::temp_dir()));
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn folder_is_free_again_and_its_socket_gone_once_dropped() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        let socket = folder.listen().unwrap();
+        drop((folder, socket));
+        assert!(!parent.path().join(SOCKET).exists());
+        StateFolder::open(&wanted(parent.path(), true)).unwrap();
+    }
+
+    #[test]
+    fn folder_that_others_can_write_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::set_permissions(parent.path(), Permissions::from_mode(0o770)).unwrap();
+        let failure = StateFolder::open(&wanted(parent.path(), true)).unwrap_err();
+        assert_eq!(failure.code, ExitCode::NoPermission);
+        assert!(failure.hint.unwrap().contains("chmod"));
+    }
+
+    #[test]
+    fn path_longer_than_a_socket_address_works() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("x".repeat(200));
+        let folder = StateFolder::open(&wanted(&path, true)).unwrap();
+        let _socket = folder.listen().unwrap();
+        connect(&path).unwrap();
+    }
+
+    #[test]
+    fn folder_without_a_server_says_so() {
+        let parent = tempfile::tempdir().unwrap();
+        let failure = connect(parent.path()).unwrap_err();
+        assert_eq!(failure.code, ExitCode::Unavailable);
+        assert!(failure.message.starts_with("no server is running with state folder"), "{failure}");
+    }
+
+    #[test]
+    fn socket_of_a_killed_server_is_taken_over() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        let stale = folder.listen().unwrap();
+        let fresh = folder.listen().unwrap();
+        drop(stale);
+        connect(parent.path()).unwrap();
+        drop(fresh);
+    }
+}

@@ -1,1 +1,399 @@
-//! stand-in
+//! The supervisor: keeps the workers running, replaces them without losing a request, and passes orders on.
+//!
+//! Single-threaded on purpose: `fork` is safe only while no other thread exists. It waits for one thing after the other
+//! in a poll loop, starts no runtime, never reads a component or a request, and leaves every decision to `policy.rs`.
+
+mod control;
+mod deploy;
+mod notify;
+mod policy;
+mod process;
+mod report;
+mod signal;
+mod spawn;
+mod worker_handle;
+
+use crate::config::{Config, ServeArgs};
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
+use crate::ipc::{ControlReply, ControlRequest, ToSupervisor};
+use crate::listener::Listener;
+use crate::state_folder::StateFolder;
+use control::Control;
+use deploy::{Deployment, Preparation};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use notify::Notify;
+use policy::{Action, Event, Place, Policy, Ticket, WorkerId};
+use process::Ending;
+use signal::SignalQueue;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use worker_handle::{Heard, WorkerHandle};
+
+/// How often memory, listeners and idle clients are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Waking up this much too late means that this process did not run, and that others may not have either.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// Messages that are read from one worker before the others get their turn.
+const MESSAGES_AT_ONCE: usize = 32;
+
+/// Messages that are read from a worker that has ended: more than a socket holds.
+const LAST_WORDS_MAX: usize = 4096;
+
+/// Serves until told to stop, and returns once every process that it started is gone.
+pub fn run(
+    args: &ServeArgs,
+    config: Config,
+    listeners: Vec<Listener>,
+    folder: StateFolder,
+) -> Result<ExitCode, Failure> {
+    Supervisor::new(args, config, listeners, folder)?.join()
+}
+
+struct Supervisor<'a> {
+    args: &'a ServeArgs,
+    /// As loaded at the start: what a reload does not change is taken from here.
+    config: Config,
+    started: Instant,
+    signals: SignalQueue,
+    notify: Notify,
+    policy: Policy,
+    workers: BTreeMap<WorkerId, WorkerHandle>,
+    preparation: Option<Preparation>,
+    listeners: Vec<Listener>,
+    urls: Vec<String>,
+    next_tick: Instant,
+    /// Given back before `control` tells the last client, by closing its connection, that all is over.
+    folder: StateFolder,
+    control: Control,
+}
+
+/// Something that the loop waits for.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Signals,
+    Control,
+    Client(Ticket),
+    WorkerChannel(WorkerId),
+    WorkerEnd(WorkerId),
+    PreparationAnswer,
+    PreparationEnd,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(
+        args: &'a ServeArgs,
+        config: Config,
+        listeners: Vec<Listener>,
+        folder: StateFolder,
+    ) -> Result<Self, Failure> {
+        let now = Instant::now();
+        raise_descriptor_limit();
+        // Orphans, such as what a killed compile child leaves behind, come to us and not to init.
+        let _ = nix::sys::prctl::set_child_subreaper(true);
+        let signals =
+            SignalQueue::install().or_fail(ExitCode::System, || "cannot take charge of signals".to_owned())?;
+        Ok(Self {
+            args,
+            started: now,
+            signals,
+            notify: Notify::new(now),
+            policy: Policy::new(config.drain.clone(), config.workers.count(), jitter),
+            workers: BTreeMap::new(),
+            preparation: None,
+            urls: listeners.iter().map(Listener::url).collect(),
+            listeners,
+            next_tick: now + TICK,
+            control: Control::new(folder.listen()?),
+            folder,
+            config,
+        })
+    }
+
+    /// The loop. In a forked child none of this goes on: `spawn.rs` ends it there.
+    fn join(mut self) -> Result<ExitCode, Failure> {
+        let mut now = Instant::now();
+        loop {
+            for action in self.policy.decide(now) {
+                self.carry_out(action, now);
+            }
+            if let Some(result) = self.policy.outcome() {
+                return result.map(|()| ExitCode::Ok);
+            }
+            let wake = self.next_deadline(now);
+            let sources = self.wait(wake)?;
+            now = Instant::now();
+            if now.saturating_duration_since(wake) > OVERSLEPT {
+                self.policy.note(Event::Overslept, now);
+            }
+            for source in sources {
+                self.attend(source, now);
+            }
+            self.tick(now);
+        }
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Instant {
+        let preparation = self.preparation.as_ref().map(Preparation::deadline);
+        let times = [self.policy.wake(), self.notify.keep_alive(now), preparation];
+        times.into_iter().flatten().fold(self.next_tick, Instant::min)
+    }
+
+    /// Waits until `wake` at the latest, and returns what can be attended to.
+    fn wait(&self, wake: Instant) -> Result<Vec<Source>, Failure> {
+        let mut sources = Vec::new();
+        let mut fds = Vec::new();
+        let mut watch = |source, fd, flags| {
+            sources.push(source);
+            fds.push(PollFd::new(fd, flags));
+        };
+        let read = PollFlags::POLLIN;
+        watch(Source::Signals, self.signals.as_fd(), read);
+        for (&id, worker) in &self.workers {
+            // The channel first: what a worker said before its end explains it.
+            if let Some(channel) = worker.channel() {
+                watch(Source::WorkerChannel(id), channel, read);
+            }
+            watch(Source::WorkerEnd(id), worker.process.as_fd(), read);
+        }
+        if let Some(preparation) = &self.preparation {
+            if let Some(pipe) = preparation.pipe() {
+                watch(Source::PreparationAnswer, pipe, read);
+            }
+            watch(Source::PreparationEnd, preparation.process().as_fd(), read);
+        }
+        for (ticket, socket, is_read) in self.control.clients() {
+            // That a client hung up is always reported.
+            watch(Source::Client(ticket), socket, if is_read { read } else { PollFlags::empty() });
+        }
+        if let Some(listener) = self.control.listener() {
+            watch(Source::Control, listener, read);
+        }
+        let timeout = wake.saturating_duration_since(Instant::now());
+        match ppoll(&mut fds, Some(timeout.into()), None) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error).or_fail(ExitCode::System, || "cannot poll".to_owned()),
+        }
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        Ok(sources.into_iter().zip(&fds).filter(|(_, fd)| is_ready(fd)).map(|(source, _)| source).collect())
+    }
+
+    fn attend(&mut self, source: Source, now: Instant) {
+        match source {
+            Source::Signals => {
+                while let Some(signal) = self.signals.next() {
+                    self.take_signal(signal, now);
+                }
+            }
+            Source::WorkerChannel(id) => self.listen_to(id, MESSAGES_AT_ONCE, now),
+            Source::WorkerEnd(id) => self.reap(id, now),
+            Source::PreparationAnswer => self.preparation.iter_mut().for_each(Preparation::read),
+            Source::PreparationEnd => self.finish_preparation(now),
+            Source::Control => self.control.accept(now),
+            Source::Client(ticket) => {
+                if let Some(request) = self.control.read(ticket) {
+                    self.take_request(ticket, request, now);
+                }
+            }
+        }
+    }
+
+    fn take_signal(&mut self, signal: Signal, now: Instant) {
+        tracing::debug!(%signal, "signal");
+        let event = match signal {
+            Signal::SIGHUP => Event::Reload(None),
+            Signal::SIGTERM | Signal::SIGINT => Event::Terminate,
+            Signal::SIGQUIT => Event::Stop,
+            Signal::SIGTTIN => Event::Grow,
+            Signal::SIGTTOU => Event::Shrink,
+            Signal::SIGCHLD => return self.reap_orphans(),
+            _ => return,
+        };
+        self.policy.note(event, now);
+    }
+
+    fn take_request(&mut self, ticket: Ticket, request: ControlRequest, now: Instant) {
+        match request {
+            ControlRequest::Ps => {
+                let reply = ControlReply::Processes(self.processes(now));
+                self.control.reply(ticket, &reply, now);
+            }
+            ControlRequest::Reload => self.policy.note(Event::Reload(Some(ticket)), now),
+            ControlRequest::Scale { workers } => self.policy.note(Event::Scale(workers, ticket), now),
+            ControlRequest::Stop => {
+                self.control.reply(ticket, &ControlReply::Done, now);
+                self.control.keep(ticket);
+                self.policy.note(Event::Stop, now);
+            }
+        }
+    }
+
+    /// Takes in what a worker says, at most `messages` of it.
+    fn listen_to(&mut self, id: WorkerId, messages: usize, now: Instant) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let pid = worker.process.pid().as_raw();
+        for _ in 0..messages {
+            let event = match worker.listen() {
+                Heard::Silence => return,
+                Heard::Garbage => Event::Garbage(id),
+                Heard::Message(ToSupervisor::Ready) => {
+                    tracing::info!(pid, took_ms = (now - worker.started).as_millis(), "worker ready");
+                    Event::Ready(id)
+                }
+                Heard::Message(ToSupervisor::Heartbeat(vitals)) => Event::Heartbeat(id, vitals.requests),
+                Heard::Message(ToSupervisor::Failed(failure)) => {
+                    tracing::error!(pid, error = %failure, "worker cannot serve the component");
+                    Event::Failed(id, failure)
+                }
+            };
+            self.policy.note(event, now);
+        }
+    }
+
+    fn reap(&mut self, id: WorkerId, now: Instant) {
+        // Its last words may have come since the poll, and they say more than its status.
+        self.listen_to(id, LAST_WORDS_MAX, now);
+        let Some(worker) = self.workers.get(&id) else { return };
+        let ending = match worker.process.try_wait() {
+            Ok(Some(ending)) => ending,
+            Ok(None) => return,
+            Err(error) => Ending::NotStarted(error.to_string()),
+        };
+        self.log_ending(id, &ending);
+        self.workers.remove(&id);
+        self.policy.note(Event::Ended(id, ending), now);
+        // An orphan may have ended behind it.
+        self.reap_orphans();
+    }
+
+    fn reap_orphans(&self) {
+        process::reap_orphans(|pid| {
+            let preparation = self.preparation.as_ref().map(Preparation::process);
+            let workers = self.workers.values().map(|worker| &worker.process);
+            workers.chain(preparation).any(|process| process.pid() == pid)
+        });
+    }
+
+    fn finish_preparation(&mut self, now: Instant) {
+        let Some(result) = self.preparation.as_mut().and_then(|preparation| preparation.finish(now)) else { return };
+        self.preparation = None;
+        if let Ok(deployment) = &result {
+            self.warn_of_ignored_changes(deployment);
+        }
+        self.policy.note(Event::Prepared(result.map(Rc::new)), now);
+    }
+
+    /// Does what is to be done from time to time.
+    fn tick(&mut self, now: Instant) {
+        if self.preparation.as_ref().is_some_and(|preparation| now >= preparation.deadline()) {
+            self.finish_preparation(now);
+        }
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        self.control.tidy(now);
+        for (&id, worker) in &self.workers {
+            self.policy.note(Event::Resident(id, worker.process.resident()), now);
+        }
+        for listener in self.listeners.iter_mut().filter(|listener| !listener.is_listening()) {
+            let url = listener.url();
+            match listener.rebuild() {
+                Ok(()) => {
+                    tracing::error!(url, "socket was shut down by a worker, replaced it");
+                    self.policy.note(Event::ListenerReplaced, now);
+                }
+                Err(failure) => tracing::error!(url, error = %failure, "socket cannot be replaced"),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Prepare { reload } => self.prepare(reload, now),
+            Action::EndPreparation => self.preparation = None,
+            Action::Spawn { worker, place, deployment } => self.spawn(worker, place, &deployment, now),
+            Action::Drain { worker, drain, why } => {
+                if let Some(handle) = self.workers.get(&worker) {
+                    tracing::info!(pid = handle.process.pid().as_raw(), why, "worker drains");
+                    handle.drain(&drain);
+                }
+            }
+            Action::Kill { worker, signal, why } => {
+                if let Some(handle) = self.workers.get_mut(&worker) {
+                    tracing::warn!(pid = handle.process.pid().as_raw(), %signal, why, "worker is killed");
+                    handle.process.signal(signal);
+                }
+            }
+            Action::Serve { generation, workers, is_first } => self.announce(generation, workers, is_first),
+            Action::KeepServing { failure } => {
+                tracing::error!(error = %failure, hint = failure.hint, "reload failed, nothing changed");
+                self.notify.ready("serving, the last reload failed");
+            }
+            Action::Degraded(true) => {
+                tracing::error!("workers keep dying, restarts are slowed down");
+                self.notify.status("degraded: workers keep dying");
+            }
+            Action::Degraded(false) => {
+                tracing::info!("workers have stopped dying");
+                self.notify.status("serving");
+            }
+            Action::Stopping => {
+                tracing::info!("stopping");
+                self.notify.stopping();
+                // The workers have theirs; once they are gone, connecting fails and does not just wait.
+                self.listeners.clear();
+            }
+            Action::Reply { ticket, reply } => self.control.reply(ticket, &reply, now),
+        }
+    }
+
+    /// Forks a worker. In the child this never returns.
+    fn spawn(&mut self, id: WorkerId, place: Place, deployment: &Deployment, now: Instant) {
+        let Place { slot, generation } = place;
+        match WorkerHandle::spawn(place, deployment, &self.listeners, now) {
+            Ok(handle) => {
+                tracing::info!(slot, pid = handle.process.pid().as_raw(), generation, "worker started");
+                self.workers.insert(id, handle);
+            }
+            Err(error) => {
+                tracing::error!(slot, generation, error = %error, "worker could not be started");
+                self.policy.note(Event::Ended(id, Ending::NotStarted(error.to_string())), now);
+            }
+        }
+    }
+
+    fn prepare(&mut self, reload: bool, now: Instant) {
+        if reload {
+            tracing::info!("reloading");
+            self.notify.reloading();
+        }
+        match Preparation::start(self.args, &self.folder.cache(), now) {
+            Ok(preparation) => self.preparation = Some(preparation),
+            Err(error) => {
+                let failure = Failure::new(ExitCode::System, format!("cannot start the compile process: {error}"));
+                self.policy.note(Event::Prepared(Err(failure)), now);
+            }
+        }
+    }
+}
+
+/// Makes room for connections: the soft limit that shells set is far below what the system permits.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Returns a random number between -1 and 1, straight from the system: a generator's state would be copied by fork.
+fn jitter() -> f64 {
+    getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX) * 2.0 - 1.0)
+}

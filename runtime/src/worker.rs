@@ -106,7 +106,8 @@ async fn serve(boot: Boot) -> ExitCode {
     let Boot { slot, generation, config, code, listeners, channel, .. } = boot;
     // A huge page would make one touched byte cost 2 MiB of zeroing per request.
     let _ = nix::sys::prctl::set_thp_disable(true);
-    let channel = match AsyncFd::register(channel) {
+    // SAFETY: the channel owns its descriptor, and the `AsyncFd` owns the channel from here on.
+    let channel = match unsafe { AsyncFd::register(channel) } {
         Ok(channel) => channel,
         Err(error) => {
             tracing::error!(%error, "cannot watch the supervisor");

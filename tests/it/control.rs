@@ -167,7 +167,8 @@ fn second_server_in_one_named_state_folder_is_refused() {
 fn second_server_in_a_folder_that_nobody_named_gets_a_state_folder_of_its_own() {
     let folder = folder();
     let first = serve("http_hello").in_folder(folder.path()).start();
-    let second = serve("http_hello").in_folder(folder.path()).start();
+    // Its temporary folder goes with ours, since nobody cleans up after a killed server.
+    let second = serve("http_hello").in_folder(folder.path()).env("TMPDIR", folder.path()).start();
     assert_eq!((first.get("/").ok(), second.get("/").ok()), ("hello\n".to_owned(), "hello\n".to_owned()));
     assert_eq!(first.ps()["supervisor"]["pid"], first.pid(), "the folder is still the first one's");
 }

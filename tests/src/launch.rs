@@ -3,11 +3,12 @@
 use crate::outcome::Outcome;
 use crate::server::Server;
 use crate::terminal::Terminal;
+use nix::fcntl::{FcntlArg, fcntl};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::File;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +17,9 @@ use tempfile::TempDir;
 
 /// The first descriptor that a service manager passes on.
 const LISTEN_FDS_START: RawFd = 3;
+
+/// Descriptors from here on are not in anybody's way.
+const FD_HIGH: RawFd = 100;
 
 /// The binary under test.
 #[derive(Clone, Debug)]
@@ -239,7 +243,7 @@ impl Launch {
             command.stderr(terminal.program);
             terminal.screen
         });
-        if let Some(listener) = self.listener {
+        if let Some(listener) = &self.listener {
             pass_on(&mut command, listener);
         }
         die_with_this_thread(&mut command);
@@ -248,10 +252,14 @@ impl Launch {
 }
 
 /// Gives the command `listener` as the first of a service manager's descriptors.
-fn pass_on(command: &mut Command, listener: Arc<TcpListener>) {
+fn pass_on(command: &mut Command, listener: &TcpListener) {
+    // Were it that descriptor already, dup2 would leave it to be closed on exec.
+    let high = fcntl(listener, FcntlArg::F_DUPFD_CLOEXEC(FD_HIGH)).expect("a descriptor");
+    // SAFETY: fcntl has just made this descriptor, and nothing else owns it.
+    let high = unsafe { OwnedFd::from_raw_fd(high) };
     let hand_over = move || {
-        // SAFETY: dup2 is async-signal-safe and touches no memory; the listener is open, this closure owns it.
-        match unsafe { libc::dup2(listener.as_raw_fd(), LISTEN_FDS_START) } {
+        // SAFETY: dup2 is async-signal-safe and touches no memory; `high` is open, this closure owns it.
+        match unsafe { libc::dup2(high.as_raw_fd(), LISTEN_FDS_START) } {
             LISTEN_FDS_START => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         }

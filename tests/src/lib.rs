@@ -4,6 +4,7 @@
 //! target of the package `wrun`, because only there cargo tells where the binary is.
 
 pub mod components;
+pub mod faults;
 pub mod guests;
 pub mod http1;
 pub mod http2;

@@ -43,7 +43,8 @@ impl Tally {
         self.refused + self.broken + self.wrong + self.late
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds what became of other requests.
+    pub fn add(&mut self, other: Self) {
         self.requests += other.requests;
         self.refused += other.refused;
         self.broken += other.broken;

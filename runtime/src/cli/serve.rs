@@ -1,12 +1,27 @@
-//! stand-in
-use crate::config::ServeArgs; use crate::exit_code::ExitCode; use crate::failure::Failure;
+//! `wrun serve`: settings, sockets, state folder, and then the supervisor has the word.
+
+use crate::config::{Config, ServeArgs};
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::listener::Listener;
+use crate::log;
+use crate::state_folder::StateFolder;
+use crate::supervisor;
+
+/// Serves until told to stop.
 pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
-    crate::log::init();
-    let cache = std::path::PathBuf::from("/tmp/wrun-cache"); std::fs::create_dir_all(&cache).unwrap();
-    let p = crate::engine::prepare(args, &cache)?;
-    let l = std::net::TcpListener::bind(p.config.addrs[0]).unwrap(); l.set_nonblocking(true).unwrap();
-    eprintln!("http://{}/", l.local_addr().unwrap());
-    let (a, b) = crate::ipc::Channel::pair().unwrap();
-    std::mem::forget(a);
-    Ok(crate::worker::run(crate::worker::Boot { slot: 0, generation: 1, cpu: None, config: p.config, code: p.code, listeners: vec![l], channel: b }))
+    let config = Config::load(args)?;
+    log::init();
+    // The URL is the first line on stderr.
+    log::hold();
+    let result = serve(args, config);
+    // If there was no URL to announce, the lines that say why are still held back.
+    log::release();
+    result
+}
+
+fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Failure> {
+    let listeners = Listener::open(&config.addrs)?;
+    let folder = StateFolder::open(&config.state)?;
+    supervisor::run(args, config, listeners, folder)
 }

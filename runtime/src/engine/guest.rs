@@ -43,7 +43,8 @@ pub enum Stopped {
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Trapped(error) => write!(f, "guest trapped: {error:#}"),
+            // The cause alone: the backtrace is for `WRUN_LOG=debug`.
+            Self::Trapped(error) => write!(f, "guest trapped: {}", error.root_cause()),
             Self::Exited(code) => write!(f, "guest exited with code {code}"),
             Self::Silent => f.write_str("guest never set a response"),
             Self::Truncated => f.write_str("guest returned before the end of its response"),
@@ -188,7 +189,10 @@ fn stopped(error: wasmtime::Error, cpu: &CpuMeter) -> Stopped {
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) if cpu.is_exhausted() => Stopped::OutOfCpu,
-        _ => Stopped::Trapped(error),
+        _ => {
+            tracing::debug!(trap = format!("{error:?}"), "guest trapped");
+            Stopped::Trapped(error)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::answer::{Access, AnswerBody, plain};
 use super::framing::BodyFraming;
 use super::gate;
 use super::request_body::{Fault, RequestBody, Watch};
-use super::wire::{Activity, Protocol, Timeouts, Wire};
+use super::wire::{ActiveRequest, Activity, Protocol, Timeouts, Wire};
 use crate::engine::{ResponseBody, Stopped};
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -19,7 +19,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -66,7 +66,7 @@ pub(super) async fn serve(socket: TcpStream, worker: Arc<Worker>) {
 
 async fn serve_http1(wire: Wire, shared: Arc<Shared>) {
     let limits = &shared.worker.limits;
-    let service = service_fn(|request| answer(shared.clone(), request));
+    let service = service_fn(|request| answer(shared.clone(), shared.begin(&request), request));
     let mut connection = http1::Builder::new()
         .max_headers(limits.headers as usize)
         .max_buf_size(usize::try_from(limits.header_bytes).unwrap_or(usize::MAX))
@@ -75,7 +75,7 @@ async fn serve_http1(wire: Wire, shared: Arc<Shared>) {
     let served = tokio::select! {
         served = &mut connection => served,
         () = closing.wait() => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
     };
@@ -93,7 +93,7 @@ async fn serve_http1(wire: Wire, shared: Arc<Shared>) {
 
 async fn serve_http2(wire: Wire, shared: Arc<Shared>) {
     let limits = &shared.worker.limits;
-    let service = service_fn(|request| answer(shared.clone(), request));
+    let service = service_fn(|request| answer(shared.clone(), shared.begin(&request), request));
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -122,9 +122,18 @@ async fn serve_http2(wire: Wire, shared: Arc<Shared>) {
     }
 }
 
+/// A request that has begun, and how its body is delimited.
+struct Begun {
+    active: ActiveRequest,
+    framing: Result<BodyFraming, gate::Refusal>,
+}
+
 /// Answers one request. Never fails: whatever goes wrong is an answer, too.
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
-    let active = shared.activity.begin();
+async fn answer(
+    shared: Arc<Shared>,
+    begun: Begun,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
     let worker = &shared.worker;
     let (mut head, body) = request.into_parts();
     let id: Arc<str> = match gate::request_id(&head.headers) {
@@ -137,7 +146,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Box::new(Access { id: id.clone(), method, path, started: Instant::now(), status, bytes: 0 })
     });
     let version = head.version;
-    let (response, close) = match shared.admit(&mut head) {
+    let (response, close) = match shared.admit(&mut head, begun.framing) {
         Err(refusal) => {
             tracing::debug!(request_id = &*id, why = refusal.why, "request refused");
             (plain(refusal.status), true)
@@ -155,16 +164,27 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         access.status = head.status;
     }
     worker.count_request();
-    Ok(Response::from_parts(head, AnswerBody { inner, id, access, _active: active }))
+    Ok(Response::from_parts(head, AnswerBody { inner, id, access, _active: begun.active }))
 }
 
 impl Shared {
-    /// Lets the head of a request in and tells the wire where its body ends.
-    fn admit(&self, head: &mut Parts) -> Result<BodyFraming, gate::Refusal> {
-        let framing = gate::framing(head)?;
-        if head.version < Version::HTTP_2 {
+    /// Begins a request. Called before anything is awaited: hyper reads on while the answer is being made, and the wire must
+    /// know by then where the body ends.
+    fn begin(&self, request: &Request<Incoming>) -> Begun {
+        let framing = gate::framing(request.version(), request.headers());
+        if let (Ok(framing), true) = (framing, request.version() < Version::HTTP_2) {
             self.activity.frame(framing);
         }
+        Begun { active: self.activity.begin(), framing }
+    }
+
+    /// Lets the head of a request in.
+    fn admit(
+        &self,
+        head: &mut Parts,
+        framing: Result<BodyFraming, gate::Refusal>,
+    ) -> Result<BodyFraming, gate::Refusal> {
+        let framing = framing?;
         gate::admit(head, &self.local)?;
         match framing {
             BodyFraming::Length(length) if length > self.worker.limits.request_body => {
@@ -205,6 +225,7 @@ impl Shared {
                     let status = match fault {
                         Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                         Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
+                        Fault::Broken => StatusCode::BAD_REQUEST,
                     };
                     return (plain(status), true);
                 }

@@ -34,14 +34,14 @@ const fn bad(why: &'static str) -> Refusal {
 }
 
 /// Returns how the body of a request is delimited, or refuses a head whose readers could disagree on it.
-pub(super) fn framing(head: &Parts) -> Result<BodyFraming, Refusal> {
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+pub(super) fn framing(version: Version, headers: &HeaderMap) -> Result<BodyFraming, Refusal> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (codings.next(), lengths.next()) {
         (None, None) => Ok(BodyFraming::Length(0)),
         (Some(_), Some(_)) => Err(bad("both transfer-encoding and content-length")),
         (Some(coding), None) => {
-            if head.version != Version::HTTP_11 {
+            if version != Version::HTTP_11 {
                 return Err(bad("transfer-encoding outside HTTP/1.1"));
             }
             if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -158,7 +158,7 @@ mod tests {
 
     fn admitted(request: http::request::Builder) -> Result<Parts, Refusal> {
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        framing(&head)?;
+        framing(head.version, &head.headers)?;
         admit(&mut head, &Authority::from_static("127.0.0.1:80"))?;
         Ok(head)
     }

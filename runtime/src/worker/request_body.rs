@@ -16,8 +16,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Why a body was cut off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
-    TooLarge,
-    TooSlow,
+    TooLarge = 1,
+    TooSlow = 2,
+    /// Its bytes are not what its framing says, or its client is gone.
+    Broken = 3,
 }
 
 /// Tells whoever waits for the answer that its request's body was cut off.
@@ -29,7 +31,7 @@ pub(super) struct Watch {
 
 impl Watch {
     fn set(&self, fault: Fault) {
-        self.fault.store(fault as u8 + 1, Ordering::Relaxed);
+        self.fault.store(fault as u8, Ordering::Relaxed);
         self.notify.notify_one();
     }
 
@@ -39,6 +41,7 @@ impl Watch {
             match self.fault.load(Ordering::Relaxed) {
                 1 => return Fault::TooLarge,
                 2 => return Fault::TooSlow,
+                3 => return Fault::Broken,
                 _ => self.notify.notified().await,
             }
         }
@@ -101,7 +104,10 @@ impl Body for RequestBody {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(this.count(frame))),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Hyper(error)))),
+            Poll::Ready(Some(Err(error))) => {
+                this.watch.set(Fault::Broken);
+                Poll::Ready(Some(Err(BodyError::Hyper(error))))
+            }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => this.poll_stalled(cx).map(|()| {
                 this.watch.set(Fault::TooSlow);

@@ -173,8 +173,12 @@ impl Wire {
         self.say("408 Request Timeout").await;
     }
 
-    /// Sends an answer without a body, past hyper, and ends the connection.
+    /// Sends an answer without a body, past hyper, and ends the connection. Nothing is sent behind an answer that the
+    /// client has not taken whole.
     pub(super) async fn say(&mut self, status: &str) {
+        if self.blocked.is_some() {
+            return;
+        }
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         // The connection ends either way.
         let _ = self.socket.try_write(answer.as_bytes());
@@ -190,7 +194,10 @@ impl Wire {
             self.framing.body(framing);
         }
         self.framing.scan(bytes).map_err(|violation| {
-            *lock(&self.activity.violation) = Some(violation);
+            // One inside a body is the body's reader's to report.
+            if !self.activity.is_busy() {
+                *lock(&self.activity.violation) = Some(violation);
+            }
             io::Error::new(io::ErrorKind::InvalidData, violation)
         })
     }

@@ -20,8 +20,10 @@ fn handle(request: IncomingRequest, out: ResponseOutparam) {
         "/big-headers" => big_headers(&request, out),
         "/204-with-body" => send(out, 204, Fields::new(), b"nobody should see this\n", None),
         "/trailers" => {
+            // HTTP/1.1 hosts send only the trailers that were announced.
+            let fields = response::fields(&[("trailer", "x-trailer")]);
             let trailers = response::fields(&[("x-trailer", "yes")]);
-            send(out, 200, Fields::new(), b"body\n", Some(trailers));
+            send(out, 200, fields, b"body\n", Some(trailers));
         }
         "/late" => late(&request, out),
         "/cookies" => {

@@ -1,0 +1,78 @@
+//! What the supervisor tells people: the answer to `wrun ps`, and the lines in the log that say why.
+
+use super::Supervisor;
+use super::deploy::Deployment;
+use super::policy::WorkerId;
+use super::process::Ending;
+use crate::ipc::{Processes, SupervisorStatus, WorkerStatus};
+use crate::log;
+use std::time::Instant;
+
+impl Supervisor<'_> {
+    /// Returns every process as it stands.
+    pub(super) fn processes(&self, now: Instant) -> Processes {
+        let seconds_since = |start: Instant| now.saturating_duration_since(start).as_secs();
+        let supervisor = SupervisorStatus {
+            pid: nix::unistd::getpid().as_raw(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            urls: self.urls.clone(),
+            path: self.config.path.display().to_string(),
+            generation: self.policy.generation(),
+            state: self.policy.state().to_owned(),
+            workers: self.policy.target(),
+            uptime_s: seconds_since(self.started),
+        };
+        let status = |(&id, handle): (&WorkerId, &super::WorkerHandle)| {
+            let worker = self.policy.worker(id)?;
+            Some(WorkerStatus {
+                slot: worker.place().slot,
+                pid: handle.process.pid().as_raw(),
+                generation: worker.place().generation,
+                state: worker.state().to_owned(),
+                requests: handle.vitals.requests,
+                in_flight: handle.vitals.in_flight,
+                connections: handle.vitals.connections,
+                restarts: self.policy.restarts(worker.place().slot),
+                rss_bytes: handle.process.resident(),
+                uptime_s: seconds_since(handle.started),
+            })
+        };
+        let mut workers: Vec<_> = self.workers.iter().filter_map(status).collect();
+        workers.sort_by_key(|worker| (worker.slot, worker.generation, worker.pid));
+        Processes { supervisor, workers }
+    }
+
+    /// Says that a generation serves; the first time with the line that scripts wait for.
+    pub(super) fn announce(&self, generation: u64, workers: usize, is_first: bool) {
+        if is_first {
+            let noun = if workers == 1 { "worker" } else { "workers" };
+            // The tests and README wait for this line: the first one on stderr.
+            log::announce(&format!("wrun: listening on {} ({workers} {noun})", self.urls.join(" ")));
+        }
+        tracing::info!(generation, workers, "serving");
+        self.notify.ready(&format!("serving generation {generation}, workers: {workers}"));
+    }
+
+    /// Says how a worker ended: as news if somebody asked for it, as a warning if not.
+    pub(super) fn log_ending(&self, id: WorkerId, ending: &Ending) {
+        let (Some(handle), Some(worker)) = (self.workers.get(&id), self.policy.worker(id)) else { return };
+        let (slot, pid, generation) = (worker.place().slot, handle.process.pid().as_raw(), worker.place().generation);
+        let requests = handle.vitals.requests;
+        if worker.is_written_off() {
+            tracing::info!(slot, pid, generation, requests, %ending, "worker ended");
+        } else {
+            tracing::warn!(slot, pid, generation, requests, %ending, "worker ended unasked");
+        }
+    }
+
+    /// Says which settings a reload cannot change, if they were changed.
+    pub(super) fn warn_of_ignored_changes(&self, deployment: &Deployment) {
+        let new = &deployment.prepared.config;
+        if new.addrs != self.config.addrs {
+            tracing::warn!(addrs = ?new.addrs, "new addresses are ignored until wrun is started again");
+        }
+        if new.state.path != self.config.state.path {
+            tracing::warn!(folder = %new.state.path.display(), "new state folder is ignored until wrun is started again");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A worker process as the supervisor holds it: its process, its channel, and what it last said of itself.
+//!
+//! Decides nothing. A worker runs guests, so what it says is taken as a claim and never as an instruction.
+
+use super::deploy::Deployment;
+use super::policy::Place;
+use super::process::Process;
+use super::spawn::Child;
+use crate::config::Drain;
+use crate::ipc::{Channel, ToSupervisor, ToWorker, Vitals};
+use crate::listener::Listener;
+use crate::worker::{self, Boot};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// A worker that has not been reaped.
+#[derive(Debug)]
+pub(super) struct WorkerHandle {
+    pub(super) process: Process,
+    /// `None` once the worker has closed its end.
+    channel: Option<Channel>,
+    pub(super) vitals: Vitals,
+    pub(super) started: Instant,
+}
+
+/// What came out of a worker's channel.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Message(ToSupervisor),
+    Garbage,
+    /// Nothing for now, or nothing ever again.
+    Silence,
+}
+
+impl WorkerHandle {
+    /// Forks the worker for `place`.
+    pub(super) fn spawn(
+        place: Place,
+        deployment: &Deployment,
+        listeners: &[Listener],
+        now: Instant,
+    ) -> io::Result<Self> {
+        let Place { slot, generation } = place;
+        let (ours, theirs) = Channel::pair()?;
+        // Copies for the child: whatever becomes of them there, the supervisor's own stay open.
+        let listeners = listeners.iter().map(Listener::duplicate).collect::<io::Result<Vec<_>>>()?;
+        let mut keep = vec![theirs.as_raw_fd()];
+        keep.extend(listeners.iter().map(|listener| listener.as_raw_fd()));
+        let cpu = deployment.cpu(slot);
+        let child = Child { name: format!("wrun: worker {slot}"), keep, cpu, expendable: true };
+        let process = child.fork(|| {
+            let config = deployment.prepared.config.clone();
+            let code = deployment.prepared.code.clone();
+            worker::run(Boot { slot, generation, cpu, config, code, listeners, channel: theirs })
+        })?;
+        Ok(Self { process, channel: Some(ours), vitals: Vitals::default(), started: now })
+    }
+
+    /// Returns its channel, to poll.
+    pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.as_ref().map(|channel| channel.as_fd())
+    }
+
+    /// Returns the next thing it said.
+    pub(super) fn listen(&mut self) -> Heard {
+        let Some(channel) = &self.channel else { return Heard::Silence };
+        match channel.recv::<ToSupervisor>() {
+            Ok(Some(message)) => {
+                if let ToSupervisor::Heartbeat(vitals) = &message {
+                    self.vitals = *vitals;
+                }
+                Heard::Message(message)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Silence,
+            Err(error) if is_garbage(&error) => Heard::Garbage,
+            Ok(None) | Err(_) => {
+                // Its end is for the pidfd to report; a worker that lives on without a channel falls silent and hangs.
+                self.channel = None;
+                Heard::Silence
+            }
+        }
+    }
+
+    /// Tells it to finish and exit.
+    pub(super) fn drain(&self, drain: &Drain) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let message = ToWorker::Drain { grace_ms: millis(drain.grace), deadline_ms: millis(drain.timeout) };
+        // One that cannot be told is killed at its deadline.
+        let _ = self.channel.as_ref().map(|channel| channel.send(&message));
+    }
+}
+
+/// Tells whether an error is about a packet and not about the socket.
+fn is_garbage(error: &io::Error) -> bool {
+    // serde_json reports a packet that ends too early as the end of a file.
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
