@@ -72,7 +72,12 @@ pub fn main() -> std::process::ExitCode {
         Err(error) => {
             // Help and version are no errors and go to stdout; clap knows which is which.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }.into();
+            return if error.use_stderr() {
+                ExitCode::Usage
+            } else {
+                ExitCode::Ok
+            }
+            .into();
         }
     };
     let result = match cli.command {
@@ -93,7 +98,10 @@ pub fn main() -> std::process::ExitCode {
 }
 
 /// Prints an error as `wrun: what` and, on a line of its own, the hint.
-#[expect(clippy::print_stderr, reason = "the one place where a command reports its failure")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where a command reports its failure"
+)]
 fn print_failure(failure: &Failure) {
     eprintln!("wrun: {failure}");
     if let Some(hint) = &failure.hint {

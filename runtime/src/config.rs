@@ -145,16 +145,29 @@ impl Config {
         let (manifest, base) = find_manifest(args)?;
         let source = find_source(args, &manifest, &base)?;
         let serve = manifest.serve;
-        let addrs = if args.addr.is_empty() { serve.addr } else { args.addr.clone() };
-        let addrs = if addrs.is_empty() { vec![DEFAULT_ADDR.parse().expect("a constant")] } else { addrs };
+        let addrs = if args.addr.is_empty() {
+            serve.addr
+        } else {
+            args.addr.clone()
+        };
+        let addrs = if addrs.is_empty() {
+            vec![DEFAULT_ADDR.parse().expect("a constant")]
+        } else {
+            addrs
+        };
         let mut env = manifest.env;
         env.extend(args.env.iter().cloned());
         let mut outbound = manifest.outbound.allow;
         outbound.extend(args.allow_outbound.iter().cloned());
-        let state = args.state.clone().or(serve.state.map(|dir| base.folder.join(dir)));
-        let size = |flag: Option<Size>, key: Option<Size>| flag.or(key).map_or(0, |size| size.bytes());
+        let state = args
+            .state
+            .clone()
+            .or(serve.state.map(|dir| base.folder.join(dir)));
+        let size =
+            |flag: Option<Size>, key: Option<Size>| flag.or(key).map_or(0, |size| size.bytes());
         let span = |flag: Option<Span>, key: Option<Span>, default: u64| {
-            flag.or(key).map_or(Duration::from_secs(default), |span| span.duration())
+            flag.or(key)
+                .map_or(Duration::from_secs(default), |span| span.duration())
         };
         Ok(Self {
             path: args.path.clone(),
@@ -199,13 +212,25 @@ fn find_manifest(args: &ServeArgs) -> Result<(Manifest, Base), Failure> {
         None => None,
     };
     let Some(file) = file else {
-        return Ok((Manifest::default(), Base { folder: PathBuf::from("."), has_manifest: false }));
+        return Ok((
+            Manifest::default(),
+            Base {
+                folder: PathBuf::from("."),
+                has_manifest: false,
+            },
+        ));
     };
     let folder = match file.parent() {
         Some(folder) if folder != Path::new("") => folder.to_path_buf(),
         _ => PathBuf::from("."),
     };
-    Ok((Manifest::read(&file)?, Base { folder, has_manifest: true }))
+    Ok((
+        Manifest::read(&file)?,
+        Base {
+            folder,
+            has_manifest: true,
+        },
+    ))
 }
 
 /// Returns where the component comes from: PATH itself, or what the manifest at PATH names.
@@ -222,8 +247,11 @@ fn find_source(args: &ServeArgs, manifest: &Manifest, base: &Base) -> Result<Sou
         if path.join("Cargo.toml").is_file() {
             return Ok(Source::Package(path));
         }
-        return Err(Failure::new(ExitCode::NoInput, format!("nothing to serve in {shown}: no wrun.toml, no Cargo.toml"))
-            .hint("name a component, or set `component` in wrun.toml"));
+        return Err(Failure::new(
+            ExitCode::NoInput,
+            format!("nothing to serve in {shown}: no wrun.toml, no Cargo.toml"),
+        )
+        .hint("name a component, or set `component` in wrun.toml"));
     }
     match path.try_exists() {
         Ok(true) => Ok(Source::File(path)),

@@ -21,7 +21,11 @@ pub struct Failure {
 impl Failure {
     /// Returns a failure without a hint.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Adds the hint.

@@ -68,7 +68,7 @@ pub enum ControlRequest {
 }
 
 /// What the server answers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ControlReply {
     /// To [`ControlRequest::Ps`].
     Processes(Processes),
@@ -156,7 +156,10 @@ impl Channel {
     pub fn send<T: Serialize>(&self, message: &T) -> io::Result<()> {
         let packet = serde_json::to_vec(message)?;
         if packet.len() > PACKET_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too large"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "message too large",
+            ));
         }
         socket::send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
@@ -178,7 +181,10 @@ impl Channel {
             return Ok(None);
         }
         if len > PACKET_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "message too large"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "message too large",
+            ));
         }
         Ok(Some(serde_json::from_slice(&packet[..len])?))
     }
@@ -210,7 +216,10 @@ mod tests {
     fn message_arrives_as_it_was_sent() {
         let (a, b) = Channel::pair().unwrap();
         a.send(&ControlRequest::Scale { workers: 3 }).unwrap();
-        assert!(matches!(b.recv().unwrap(), Some(ControlRequest::Scale { workers: 3 })));
+        assert!(matches!(
+            b.recv().unwrap(),
+            Some(ControlRequest::Scale { workers: 3 })
+        ));
     }
 
     #[test]
@@ -218,7 +227,10 @@ mod tests {
         let (a, b) = Channel::pair().unwrap();
         socket::send(a.as_raw_fd(), b"\xff{", MsgFlags::empty()).unwrap();
         a.send(&ControlRequest::Ps).unwrap();
-        assert_eq!(b.recv::<ControlRequest>().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            b.recv::<ControlRequest>().unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         assert!(matches!(b.recv().unwrap(), Some(ControlRequest::Ps)));
     }
 

@@ -1,7 +1,7 @@
 //! The sockets that connections arrive on: bound here, or inherited from a service manager.
 //!
-//! One socket per address, which every worker inherits: a shared accept queue, so that the end of a worker loses nothing
-//! that it has not accepted. Not SO_REUSEPORT, where a queue dies with its worker. Nothing here accepts.
+//! One socket per address, which every worker inherits: a shared accept queue, so that the end of a worker loses
+//! nothing that it has not accepted. Not SO_REUSEPORT, where a queue dies with its worker. Nothing here accepts.
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -64,15 +64,25 @@ impl Listener {
             .filter_map(|index| passed.take_tcp_listener(index).transpose())
             .map(|socket| socket.and_then(Self::adopt))
             .collect::<io::Result<_>>()
-            .or_fail(ExitCode::Config, || "cannot use the sockets in LISTEN_FDS".to_owned())
-            .map_err(|failure| failure.hint("pass listening TCP sockets, or unset LISTEN_FDS to use --addr"))
+            .or_fail(ExitCode::Config, || {
+                "cannot use the sockets in LISTEN_FDS".to_owned()
+            })
+            .map_err(|failure| {
+                failure.hint("pass listening TCP sockets, or unset LISTEN_FDS to use --addr")
+            })
     }
 
     fn adopt(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let listener = Self { addr: socket.local_addr()?, socket };
+        let listener = Self {
+            addr: socket.local_addr()?,
+            socket,
+        };
         if !listener.is_listening() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "socket does not listen"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "socket does not listen",
+            ));
         }
         Ok(listener)
     }
@@ -109,7 +119,10 @@ fn listen(addr: SocketAddr) -> io::Result<Listener> {
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     let socket = TcpListener::from(socket);
-    Ok(Listener { addr: socket.local_addr()?, socket })
+    Ok(Listener {
+        addr: socket.local_addr()?,
+        socket,
+    })
 }
 
 #[cfg(test)]
@@ -142,7 +155,10 @@ mod tests {
         let first = Listener::bind(loopback()).unwrap();
         let failure = Listener::bind(first.addr).unwrap_err();
         assert_eq!(failure.code, ExitCode::Unavailable);
-        assert_eq!(failure.message, format!("cannot listen on {}: address in use", first.addr));
+        assert_eq!(
+            failure.message,
+            format!("cannot listen on {}: address in use", first.addr)
+        );
         assert!(failure.hint.unwrap().contains("--addr"));
     }
 
@@ -151,7 +167,9 @@ mod tests {
         let mut listener = Listener::bind(loopback()).unwrap();
         assert!(listener.is_listening());
         let worker = listener.duplicate().unwrap();
-        SockRef::from(&worker).shutdown(std::net::Shutdown::Both).unwrap();
+        SockRef::from(&worker)
+            .shutdown(std::net::Shutdown::Both)
+            .unwrap();
         assert!(!listener.is_listening());
         let addr = listener.addr;
         listener.rebuild().unwrap();

@@ -8,8 +8,11 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The longest line in bytes: a pipe takes up to this much in one piece or not at all (PIPE_BUF).
 const LINE_MAX: usize = 4096;
@@ -20,15 +23,22 @@ const HELD_MAX: usize = 1000;
 static HELD: Mutex<Option<Vec<Vec<u8>>>> = Mutex::new(None);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Starts the log of this process and its children. `WRUN_LOG` filters it, in `tracing`'s syntax; the default is `info`.
+/// Starts the log of this process and its children. `WRUN_LOG` filters it: a level, or targets with levels such as
+/// `info,wrun::worker=debug`; the default is `info`.
 pub fn init() {
-    let filter = EnvFilter::try_from_env("WRUN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
+    let given = std::env::var("WRUN_LOG")
+        .ok()
+        .and_then(|filter| filter.parse().ok());
+    let filter = given.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    let log = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Stderr);
     // Only a test that starts two servers in one process could have set it before.
     let _ = if io::stderr().is_terminal() {
-        log.with_target(false).try_init()
+        log.with(lines.with_target(false)).try_init()
     } else {
-        log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        let lines = lines.json().flatten_event(true);
+        log.with(lines.with_current_span(false).with_span_list(false))
+            .try_init()
     };
 }
 
@@ -57,7 +67,8 @@ pub fn disown() {
 }
 
 fn held() -> std::sync::MutexGuard<'static, Option<Vec<Vec<u8>>>> {
-    HELD.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    HELD.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Writes one line unless the reader is behind; says later how many were lost.
@@ -74,10 +85,15 @@ fn write_line(line: &[u8]) {
     // Nobody is left to tell when stderr itself fails.
     let _ = match line.len().checked_sub(LINE_MAX) {
         None | Some(0) => out.write_all(line),
-        Some(_) => out.write_all(&line[..LINE_MAX - 1]).and_then(|()| out.write_all(b"\n")),
+        Some(_) => out
+            .write_all(&line[..LINE_MAX - 1])
+            .and_then(|()| out.write_all(b"\n")),
     };
     if dropped > 0 {
-        tracing::warn!(dropped, "log lines were dropped: the reader of stderr is too slow");
+        tracing::warn!(
+            dropped,
+            "log lines were dropped: the reader of stderr is too slow"
+        );
     }
 }
 

@@ -5,7 +5,8 @@
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use cargo_metadata::{CrateType, Message, TargetKind};
+use cargo_metadata::camino::Utf8PathBuf;
+use cargo_metadata::{Artifact, CrateType, Message, TargetKind};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,19 +15,50 @@ use std::process::{Command, Stdio};
 const TARGET: &str = "wasm32-wasip2";
 
 /// What a surrounding cargo sets for its own build and must not reach this one.
-const FOREIGN: [&str; 5] =
-    ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_MANIFEST_DIR"];
+const FOREIGN: [&str; 5] = [
+    "CARGO_TARGET_DIR",
+    "CARGO_BUILD_TARGET",
+    "RUSTFLAGS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_MANIFEST_DIR",
+];
 
 /// Builds the package in `folder` and returns the component's file. What cargo has to say goes to stdout: the first line
 /// on stderr is the server's URL.
 pub fn build(folder: &Path) -> Result<PathBuf, Failure> {
     add_target()?;
+    let files = run_cargo(folder)?;
+    let shown = folder.display();
+    match files.as_slice() {
+        [file] => Ok(file.into()),
+        [] => Err(Failure::new(
+            ExitCode::BadComponent,
+            format!("the package in {shown} builds no component"),
+        )
+        .hint("it needs a binary, or a library of crate-type cdylib")),
+        several => {
+            let names: Vec<_> = several.iter().filter_map(|file| file.file_name()).collect();
+            let names = names.join(", ");
+            Err(Failure::new(
+                ExitCode::Usage,
+                format!("the package in {shown} builds several: {names}"),
+            )
+            .hint(format!(
+                "name one of the .wasm files under target/{TARGET}/release"
+            )))
+        }
+    }
+}
+
+/// Runs cargo in `folder` and returns the components that it made, or found still good.
+fn run_cargo(folder: &Path) -> Result<Vec<Utf8PathBuf>, Failure> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for variable in FOREIGN {
         cargo.env_remove(variable);
     }
     cargo
-        .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"])
+        .args(["build", "--release", "--target", TARGET])
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -35,60 +67,83 @@ pub fn build(folder: &Path) -> Result<PathBuf, Failure> {
         Failure::new(ExitCode::Unavailable, format!("cannot run cargo: {error}"))
             .hint("install Rust, or serve a component that is built already")
     })?;
-    let mut files = Vec::new();
     let output = child.stdout.take().expect("piped above");
+    let mut files = Vec::new();
     for message in Message::parse_stream(BufReader::new(output)) {
-        let message = message.or_fail(ExitCode::Internal, || "cannot read cargo's messages".to_owned())?;
+        let message = message.or_fail(ExitCode::Internal, || {
+            "cannot read cargo's messages".to_owned()
+        })?;
         if let Message::CompilerArtifact(artifact) = message {
-            let component = artifact.target.kind.contains(&TargetKind::Bin)
-                || artifact.target.crate_types.contains(&CrateType::CDyLib);
-            let wasm = |file: &&cargo_metadata::camino::Utf8PathBuf| file.extension() == Some("wasm");
-            files.extend(artifact.filenames.iter().filter(|_| component).find(wasm).cloned());
+            files.extend(component(artifact));
         }
     }
-    let status = child.wait().or_fail(ExitCode::System, || "cannot wait for cargo".to_owned())?;
-    let shown = folder.display();
-    if !status.success() {
-        return Err(Failure::new(ExitCode::BadComponent, format!("cargo could not build {shown}"))
-            .hint(format!("see its messages, or run `cargo build --target {TARGET}` there")));
+    let status = child
+        .wait()
+        .or_fail(ExitCode::System, || "cannot wait for cargo".to_owned())?;
+    if status.success() {
+        return Ok(files);
     }
-    match files.as_slice() {
-        [file] => Ok(file.into()),
-        [] => Err(Failure::new(ExitCode::BadComponent, format!("the package in {shown} builds no component"))
-            .hint("it needs a binary, or a library of crate-type cdylib")),
-        several => {
-            let names: Vec<_> = several.iter().filter_map(|file| file.file_name()).collect();
-            Err(Failure::new(ExitCode::Usage, format!("the package in {shown} builds several: {}", names.join(", ")))
-                .hint("name one of the .wasm files under target/wasm32-wasip2/release"))
-        }
-    }
+    let message = format!("cargo could not build {}", folder.display());
+    Err(Failure::new(ExitCode::BadComponent, message).hint(format!(
+        "see its messages, or run `cargo build --target {TARGET}` there"
+    )))
+}
+
+/// Returns the component among what cargo made of one target.
+fn component(artifact: Artifact) -> Option<Utf8PathBuf> {
+    let target = &artifact.target;
+    let makes_one =
+        target.kind.contains(&TargetKind::Bin) || target.crate_types.contains(&CrateType::CDyLib);
+    artifact
+        .filenames
+        .into_iter()
+        .find(|file| makes_one && file.extension() == Some("wasm"))
 }
 
 /// Adds the wasm target to the toolchain, where there is a rustup that lacks it. Without a rustup the distribution's
 /// toolchain has it or cargo says that it has not.
 fn add_target() -> Result<(), Failure> {
-    let Ok(installed) = Command::new("rustup").args(["target", "list", "--installed"]).output() else {
+    let Ok(installed) = Command::new("rustup")
+        .args(["target", "list", "--installed"])
+        .output()
+    else {
         return Ok(());
     };
-    if String::from_utf8_lossy(&installed.stdout).lines().any(|line| line == TARGET) {
+    if String::from_utf8_lossy(&installed.stdout)
+        .lines()
+        .any(|line| line == TARGET)
+    {
         return Ok(());
     }
-    say(&format!("wrun: adding the target {TARGET}: rustup target add {TARGET}"));
-    let added = Command::new("rustup").args(["target", "add", TARGET]).stdout(stdout()?).stderr(stdout()?).status();
+    say(&format!(
+        "wrun: adding the target {TARGET}: rustup target add {TARGET}"
+    ));
+    let added = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .stdout(stdout()?)
+        .stderr(stdout()?)
+        .status();
     if added.is_ok_and(|status| status.success()) {
         return Ok(());
     }
-    Err(Failure::new(ExitCode::Unavailable, format!("cannot add the target {TARGET}"))
-        .hint(format!("run `rustup target add {TARGET}`")))
+    Err(Failure::new(
+        ExitCode::Unavailable,
+        format!("cannot add the target {TARGET}"),
+    )
+    .hint(format!("run `rustup target add {TARGET}`")))
 }
 
 /// Returns a copy of this process's stdout for a child.
 fn stdout() -> Result<Stdio, Failure> {
     let fd = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned();
-    fd.map(Stdio::from).or_fail(ExitCode::System, || "cannot copy stdout".to_owned())
+    fd.map(Stdio::from)
+        .or_fail(ExitCode::System, || "cannot copy stdout".to_owned())
 }
 
-#[expect(clippy::print_stdout, reason = "progress for a person, beside what cargo itself prints")]
+#[expect(
+    clippy::print_stdout,
+    reason = "progress for a person, beside what cargo itself prints"
+)]
 fn say(line: &str) {
     println!("{line}");
 }

@@ -12,7 +12,9 @@ use nix::unistd::{Uid, getpid};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 /// The control socket's name.
@@ -37,8 +39,9 @@ impl StateFolder {
     /// Takes the folder in `wanted` for this process, creating it if need be. If another server has it and nobody named
     /// it, a temporary folder takes its place.
     pub fn open(wanted: &config::StateFolder) -> Result<Self, Failure> {
-        let path = std::path::absolute(&wanted.path)
-            .or_fail(ExitCode::System, || format!("cannot find {}", wanted.path.display()))?;
+        let path = std::path::absolute(&wanted.path).or_fail(ExitCode::System, || {
+            format!("cannot find {}", wanted.path.display())
+        })?;
         match Self::take(path, false) {
             Err(Taken::By(_)) if !wanted.named => {
                 let folder = Self::temporary()?;
@@ -52,8 +55,11 @@ impl StateFolder {
             Err(Taken::By(pid)) => {
                 let shown = wanted.path.display();
                 let by = pid.map_or("another wrun".to_owned(), |pid| format!("wrun (pid {pid})"));
-                Err(Failure::new(ExitCode::Unavailable, format!("state folder {shown} is used by {by}"))
-                    .hint("stop that server with `wrun stop`, or choose another folder with --state"))
+                Err(Failure::new(
+                    ExitCode::Unavailable,
+                    format!("state folder {shown} is used by {by}"),
+                )
+                .hint("stop that server with `wrun stop`, or choose another folder with --state"))
             }
             Err(Taken::Unusable(failure)) => Err(failure),
             Ok(folder) => Ok(folder),
@@ -65,13 +71,17 @@ impl StateFolder {
         let token = getrandom::u64().or_fail(ExitCode::System, || "no randomness".to_owned())?;
         let path = std::env::temp_dir().join(format!("wrun-{}-{token:016x}", getpid()));
         // Not recursive, so it fails if somebody else made it first.
-        DirBuilder::new().mode(0o700).create(&path).map_err(|error| cannot_create(&path, &error))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| cannot_create(&path, &error))?;
         match Self::take(path, true) {
             Ok(folder) => Ok(folder),
             Err(Taken::Unusable(failure)) => Err(failure),
-            Err(Taken::By(_)) => {
-                Err(Failure::new(ExitCode::Unavailable, "the temporary state folder was taken at once"))
-            }
+            Err(Taken::By(_)) => Err(Failure::new(
+                ExitCode::Unavailable,
+                "the temporary state folder was taken at once",
+            )),
         }
     }
 
@@ -93,12 +103,21 @@ impl StateFolder {
                 let _ = lock.read_to_string(&mut pid);
                 return Err(Taken::By(pid.trim().parse().ok()));
             }
-            Err(TryLockError::Error(error)) => return Err(cannot_create(&path.join("lock"), &error).into()),
+            Err(TryLockError::Error(error)) => {
+                return Err(cannot_create(&path.join("lock"), &error).into());
+            }
         }
         // For people and for the message above: what locks is the flock, which ends with this process.
-        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", getpid()));
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", getpid()));
         private_folder(&path.join("cache"))?;
-        Ok(Self { path, folder, _lock: lock, temporary })
+        Ok(Self {
+            path,
+            folder,
+            _lock: lock,
+            temporary,
+        })
     }
 
     /// Returns the folder for compiled code.
@@ -109,7 +128,10 @@ impl StateFolder {
     /// Binds the control socket; it does not block.
     pub fn listen(&self) -> Result<OwnedFd, Failure> {
         self.bind_socket().or_fail(ExitCode::CannotCreate, || {
-            format!("cannot create control socket {}", self.path.join(SOCKET).display())
+            format!(
+                "cannot create control socket {}",
+                self.path.join(SOCKET).display()
+            )
         })
     }
 
@@ -158,12 +180,20 @@ pub fn connect(path: &Path) -> Result<Channel, Failure> {
 fn connect_socket(path: &Path) -> io::Result<Channel> {
     let folder = File::open(path)?;
     let socket = packet_socket(SockFlag::SOCK_CLOEXEC)?;
-    socket::connect(socket.as_raw_fd(), &UnixAddr::new(&inside(&folder, SOCKET))?)?;
+    socket::connect(
+        socket.as_raw_fd(),
+        &UnixAddr::new(&inside(&folder, SOCKET))?,
+    )?;
     Ok(Channel::from(socket))
 }
 
 fn packet_socket(flags: SockFlag) -> io::Result<OwnedFd> {
-    Ok(socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
+    Ok(socket::socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        flags,
+        None,
+    )?)
 }
 
 /// Returns a short path to `name` in `folder`: a socket's path may have 108 bytes, and nobody counts them for a folder.
@@ -173,22 +203,36 @@ fn inside(folder: &File, name: &str) -> PathBuf {
 
 /// Creates the folder `path` with mode 0700 if it is not there, and makes sure that nobody else can write to it.
 fn private_folder(path: &Path) -> Result<File, Failure> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| cannot_create(path, &error))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| cannot_create(path, &error))?;
     let shown = path.display();
     let cannot_open = || format!("cannot open state folder {shown}");
     let folder = File::open(path).or_fail(ExitCode::NoPermission, cannot_open)?;
     // Asked of the open folder, so that what is checked is what is used.
-    let metadata = folder.metadata().or_fail(ExitCode::NoPermission, cannot_open)?;
+    let metadata = folder
+        .metadata()
+        .or_fail(ExitCode::NoPermission, cannot_open)?;
     if metadata.uid() != Uid::effective().as_raw() {
         return Err(Failure::new(
             ExitCode::NoPermission,
-            format!("state folder {shown} belongs to another user (uid {})", metadata.uid()),
+            format!(
+                "state folder {shown} belongs to another user (uid {})",
+                metadata.uid()
+            ),
         )
         .hint("choose another folder with --state"));
     }
     if metadata.mode() & 0o022 != 0 {
-        return Err(Failure::new(ExitCode::NoPermission, format!("state folder {shown} can be written by others"))
-            .hint(format!("run `chmod go-w {shown}`, or choose another folder with --state")));
+        return Err(Failure::new(
+            ExitCode::NoPermission,
+            format!("state folder {shown} can be written by others"),
+        )
+        .hint(format!(
+            "run `chmod go-w {shown}`, or choose another folder with --state"
+        )));
     }
     Ok(folder)
 }
@@ -221,7 +265,10 @@ mod tests {
     use super::*;
 
     fn wanted(path: &Path, named: bool) -> config::StateFolder {
-        config::StateFolder { path: path.to_path_buf(), named }
+        config::StateFolder {
+            path: path.to_path_buf(),
+            named,
+        }
     }
 
     #[test]
@@ -242,7 +289,12 @@ mod tests {
         let _first = StateFolder::open(&wanted(parent.path(), true)).unwrap();
         let failure = StateFolder::open(&wanted(parent.path(), true)).unwrap_err();
         assert_eq!(failure.code, ExitCode::Unavailable);
-        assert!(failure.message.ends_with(&format!("is used by wrun (pid {})", getpid())), "{failure}");
+        assert!(
+            failure
+                .message
+                .ends_with(&format!("is used by wrun (pid {})", getpid())),
+            "{failure}"
+        );
         assert!(failure.hint.unwrap().contains("--state"));
     }
 
@@ -290,7 +342,12 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let failure = connect(parent.path()).unwrap_err();
         assert_eq!(failure.code, ExitCode::Unavailable);
-        assert!(failure.message.starts_with("no server is running with state folder"), "{failure}");
+        assert!(
+            failure
+                .message
+                .starts_with("no server is running with state folder"),
+            "{failure}"
+        );
     }
 
     #[test]

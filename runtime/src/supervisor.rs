@@ -7,6 +7,7 @@ mod control;
 mod deploy;
 mod notify;
 mod policy;
+mod poll;
 mod process;
 mod report;
 mod signal;
@@ -21,16 +22,14 @@ use crate::listener::Listener;
 use crate::state_folder::StateFolder;
 use control::Control;
 use deploy::{Deployment, Preparation};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use notify::Notify;
 use policy::{Action, Event, Place, Policy, Ticket, WorkerId};
+use poll::Source;
 use process::Ending;
 use signal::SignalQueue;
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use worker_handle::{Heard, WorkerHandle};
@@ -75,18 +74,6 @@ struct Supervisor<'a> {
     control: Control,
 }
 
-/// Something that the loop waits for.
-#[derive(Clone, Copy, Debug)]
-enum Source {
-    Signals,
-    Control,
-    Client(Ticket),
-    WorkerChannel(WorkerId),
-    WorkerEnd(WorkerId),
-    PreparationAnswer,
-    PreparationEnd,
-}
-
 impl<'a> Supervisor<'a> {
     fn new(
         args: &'a ServeArgs,
@@ -98,8 +85,9 @@ impl<'a> Supervisor<'a> {
         raise_descriptor_limit();
         // Orphans, such as what a killed compile child leaves behind, come to us and not to init.
         let _ = nix::sys::prctl::set_child_subreaper(true);
-        let signals =
-            SignalQueue::install().or_fail(ExitCode::System, || "cannot take charge of signals".to_owned())?;
+        let signals = SignalQueue::install().or_fail(ExitCode::System, || {
+            "cannot take charge of signals".to_owned()
+        })?;
         Ok(Self {
             args,
             started: now,
@@ -138,52 +126,6 @@ impl<'a> Supervisor<'a> {
             }
             self.tick(now);
         }
-    }
-
-    fn next_deadline(&mut self, now: Instant) -> Instant {
-        let preparation = self.preparation.as_ref().map(Preparation::deadline);
-        let times = [self.policy.wake(), self.notify.keep_alive(now), preparation];
-        times.into_iter().flatten().fold(self.next_tick, Instant::min)
-    }
-
-    /// Waits until `wake` at the latest, and returns what can be attended to.
-    fn wait(&self, wake: Instant) -> Result<Vec<Source>, Failure> {
-        let mut sources = Vec::new();
-        let mut fds = Vec::new();
-        let mut watch = |source, fd, flags| {
-            sources.push(source);
-            fds.push(PollFd::new(fd, flags));
-        };
-        let read = PollFlags::POLLIN;
-        watch(Source::Signals, self.signals.as_fd(), read);
-        for (&id, worker) in &self.workers {
-            // The channel first: what a worker said before its end explains it.
-            if let Some(channel) = worker.channel() {
-                watch(Source::WorkerChannel(id), channel, read);
-            }
-            watch(Source::WorkerEnd(id), worker.process.as_fd(), read);
-        }
-        if let Some(preparation) = &self.preparation {
-            if let Some(pipe) = preparation.pipe() {
-                watch(Source::PreparationAnswer, pipe, read);
-            }
-            watch(Source::PreparationEnd, preparation.process().as_fd(), read);
-        }
-        for (ticket, socket, is_read) in self.control.clients() {
-            // That a client hung up is always reported.
-            watch(Source::Client(ticket), socket, if is_read { read } else { PollFlags::empty() });
-        }
-        if let Some(listener) = self.control.listener() {
-            watch(Source::Control, listener, read);
-        }
-        let timeout = wake.saturating_duration_since(Instant::now());
-        match ppoll(&mut fds, Some(timeout.into()), None) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => return Ok(Vec::new()),
-            Err(error) => return Err(error).or_fail(ExitCode::System, || "cannot poll".to_owned()),
-        }
-        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        Ok(sources.into_iter().zip(&fds).filter(|(_, fd)| is_ready(fd)).map(|(source, _)| source).collect())
     }
 
     fn attend(&mut self, source: Source, now: Instant) {
@@ -227,7 +169,9 @@ impl<'a> Supervisor<'a> {
                 self.control.reply(ticket, &reply, now);
             }
             ControlRequest::Reload => self.policy.note(Event::Reload(Some(ticket)), now),
-            ControlRequest::Scale { workers } => self.policy.note(Event::Scale(workers, ticket), now),
+            ControlRequest::Scale { workers } => {
+                self.policy.note(Event::Scale(workers, ticket), now)
+            }
             ControlRequest::Stop => {
                 self.control.reply(ticket, &ControlReply::Done, now);
                 self.control.keep(ticket);
@@ -238,17 +182,22 @@ impl<'a> Supervisor<'a> {
 
     /// Takes in what a worker says, at most `messages` of it.
     fn listen_to(&mut self, id: WorkerId, messages: usize, now: Instant) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
         let pid = worker.process.pid().as_raw();
         for _ in 0..messages {
             let event = match worker.listen() {
                 Heard::Silence => return,
                 Heard::Garbage => Event::Garbage(id),
                 Heard::Message(ToSupervisor::Ready) => {
-                    tracing::info!(pid, took_ms = (now - worker.started).as_millis(), "worker ready");
+                    let took_ms = (now - worker.started).as_millis() as u64;
+                    tracing::info!(pid, took_ms, "worker ready");
                     Event::Ready(id)
                 }
-                Heard::Message(ToSupervisor::Heartbeat(vitals)) => Event::Heartbeat(id, vitals.requests),
+                Heard::Message(ToSupervisor::Heartbeat(vitals)) => {
+                    Event::Heartbeat(id, vitals.requests)
+                }
                 Heard::Message(ToSupervisor::Failed(failure)) => {
                     tracing::error!(pid, error = %failure, "worker cannot serve the component");
                     Event::Failed(id, failure)
@@ -261,7 +210,9 @@ impl<'a> Supervisor<'a> {
     fn reap(&mut self, id: WorkerId, now: Instant) {
         // Its last words may have come since the poll, and they say more than its status.
         self.listen_to(id, LAST_WORDS_MAX, now);
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(&id) else {
+            return;
+        };
         let ending = match worker.process.try_wait() {
             Ok(Some(ending)) => ending,
             Ok(None) => return,
@@ -278,12 +229,17 @@ impl<'a> Supervisor<'a> {
         process::reap_orphans(|pid| {
             let preparation = self.preparation.as_ref().map(Preparation::process);
             let workers = self.workers.values().map(|worker| &worker.process);
-            workers.chain(preparation).any(|process| process.pid() == pid)
+            workers
+                .chain(preparation)
+                .any(|process| process.pid() == pid)
         });
     }
 
     fn finish_preparation(&mut self, now: Instant) {
-        let Some(result) = self.preparation.as_mut().and_then(|preparation| preparation.finish(now)) else { return };
+        let preparation = self.preparation.as_mut();
+        let Some(result) = preparation.and_then(|preparation| preparation.finish(now)) else {
+            return;
+        };
         self.preparation = None;
         if let Ok(deployment) = &result {
             self.warn_of_ignored_changes(deployment);
@@ -293,7 +249,8 @@ impl<'a> Supervisor<'a> {
 
     /// Does what is to be done from time to time.
     fn tick(&mut self, now: Instant) {
-        if self.preparation.as_ref().is_some_and(|preparation| now >= preparation.deadline()) {
+        let deadline = self.preparation.as_ref().map(Preparation::deadline);
+        if deadline.is_some_and(|deadline| now >= deadline) {
             self.finish_preparation(now);
         }
         if now < self.next_tick {
@@ -302,9 +259,16 @@ impl<'a> Supervisor<'a> {
         self.next_tick = now + TICK;
         self.control.tidy(now);
         for (&id, worker) in &self.workers {
-            self.policy.note(Event::Resident(id, worker.process.resident()), now);
+            let resident = worker.process.resident();
+            self.policy.note(Event::Resident(id, resident), now);
         }
-        for listener in self.listeners.iter_mut().filter(|listener| !listener.is_listening()) {
+        self.check_listeners(now);
+    }
+
+    /// Replaces sockets that no longer listen, and with them the workers, which have the old ones.
+    fn check_listeners(&mut self, now: Instant) {
+        let listeners = self.listeners.iter_mut();
+        for listener in listeners.filter(|listener| !listener.is_listening()) {
             let url = listener.url();
             match listener.rebuild() {
                 Ok(()) => {
@@ -320,20 +284,32 @@ impl<'a> Supervisor<'a> {
         match action {
             Action::Prepare { reload } => self.prepare(reload, now),
             Action::EndPreparation => self.preparation = None,
-            Action::Spawn { worker, place, deployment } => self.spawn(worker, place, &deployment, now),
+            Action::Spawn {
+                worker,
+                place,
+                deployment,
+            } => self.spawn(worker, place, &deployment, now),
             Action::Drain { worker, drain, why } => {
                 if let Some(handle) = self.workers.get(&worker) {
                     tracing::info!(pid = handle.process.pid().as_raw(), why, "worker drains");
                     handle.drain(&drain);
                 }
             }
-            Action::Kill { worker, signal, why } => {
+            Action::Kill {
+                worker,
+                signal,
+                why,
+            } => {
                 if let Some(handle) = self.workers.get_mut(&worker) {
                     tracing::warn!(pid = handle.process.pid().as_raw(), %signal, why, "worker is killed");
                     handle.process.signal(signal);
                 }
             }
-            Action::Serve { generation, workers, is_first } => self.announce(generation, workers, is_first),
+            Action::Serve {
+                generation,
+                workers,
+                is_first,
+            } => self.announce(generation, workers, is_first),
             Action::KeepServing { failure } => {
                 tracing::error!(error = %failure, hint = failure.hint, "reload failed, nothing changed");
                 self.notify.ready("serving, the last reload failed");
@@ -361,12 +337,14 @@ impl<'a> Supervisor<'a> {
         let Place { slot, generation } = place;
         match WorkerHandle::spawn(place, deployment, &self.listeners, now) {
             Ok(handle) => {
-                tracing::info!(slot, pid = handle.process.pid().as_raw(), generation, "worker started");
+                let pid = handle.process.pid().as_raw();
+                tracing::info!(slot, pid, generation, "worker started");
                 self.workers.insert(id, handle);
             }
             Err(error) => {
                 tracing::error!(slot, generation, error = %error, "worker could not be started");
-                self.policy.note(Event::Ended(id, Ending::NotStarted(error.to_string())), now);
+                let ending = Ending::NotStarted(error.to_string());
+                self.policy.note(Event::Ended(id, ending), now);
             }
         }
     }
@@ -379,7 +357,8 @@ impl<'a> Supervisor<'a> {
         match Preparation::start(self.args, &self.folder.cache(), now) {
             Ok(preparation) => self.preparation = Some(preparation),
             Err(error) => {
-                let failure = Failure::new(ExitCode::System, format!("cannot start the compile process: {error}"));
+                let why = format!("cannot start the compile process: {error}");
+                let failure = Failure::new(ExitCode::System, why);
                 self.policy.note(Event::Prepared(Err(failure)), now);
             }
         }
@@ -395,5 +374,7 @@ fn raise_descriptor_limit() {
 
 /// Returns a random number between -1 and 1, straight from the system: a generator's state would be copied by fork.
 fn jitter() -> f64 {
-    getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX) * 2.0 - 1.0)
+    getrandom::u32().map_or(0.0, |number| {
+        f64::from(number) / f64::from(u32::MAX) * 2.0 - 1.0
+    })
 }

@@ -87,7 +87,10 @@ impl Worker {
 
 /// Serves until drained. Runs in the worker process and returns the status that it ends with.
 pub fn run(boot: Boot) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(TASKS_PER_LOOK).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(TASKS_PER_LOOK)
+        .build();
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(serve(boot));
@@ -103,7 +106,15 @@ pub fn run(boot: Boot) -> ExitCode {
 }
 
 async fn serve(boot: Boot) -> ExitCode {
-    let Boot { slot, generation, config, code, listeners, channel, .. } = boot;
+    let Boot {
+        slot,
+        generation,
+        config,
+        code,
+        listeners,
+        channel,
+        ..
+    } = boot;
     // A huge page would make one touched byte cost 2 MiB of zeroing per request.
     let _ = nix::sys::prctl::set_thp_disable(true);
     // SAFETY: the channel owns its descriptor, and the `AsyncFd` owns the channel from here on.
@@ -174,7 +185,10 @@ async fn follow(channel: &AsyncFd<Channel>, worker: &Arc<Worker>) -> ExitCode {
             message = receive(channel) => message,
         };
         match message {
-            Ok(Some(ToWorker::Drain { grace_ms, deadline_ms })) => {
+            Ok(Some(ToWorker::Drain {
+                grace_ms,
+                deadline_ms,
+            })) => {
                 let now = Instant::now();
                 draining.get_or_insert((
                     now + Duration::from_millis(grace_ms),
@@ -198,9 +212,20 @@ async fn drain(worker: &Worker, grace: Instant, deadline: Instant) {
     tokio::task::yield_now().await;
     let _ = timeout_at(grace.min(deadline), connections_ended(worker)).await;
     worker.drain.close();
-    if timeout_at(deadline, connections_ended(worker)).await.is_err() {
-        let Vitals { connections, in_flight, .. } = worker.vitals();
-        tracing::warn!(connections, in_flight, "drain timeout: connections are cut off");
+    if timeout_at(deadline, connections_ended(worker))
+        .await
+        .is_err()
+    {
+        let Vitals {
+            connections,
+            in_flight,
+            ..
+        } = worker.vitals();
+        tracing::warn!(
+            connections,
+            in_flight,
+            "drain timeout: connections are cut off"
+        );
     }
 }
 
@@ -213,5 +238,7 @@ async fn connections_ended(worker: &Worker) {
 }
 
 async fn receive(channel: &AsyncFd<Channel>) -> io::Result<Option<ToWorker>> {
-    channel.async_io(tokio::io::Interest::READABLE, |channel| channel.recv()).await
+    channel
+        .async_io(tokio::io::Interest::READABLE, |channel| channel.recv())
+        .await
 }

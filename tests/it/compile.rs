@@ -8,16 +8,35 @@ use wrun_tests::guests::guest;
 use wrun_tests::{Outcome, folder};
 
 fn compile(from: &Path, to: &Path, key: &Path) -> Outcome {
-    let args = ["compile".as_ref(), from.as_os_str(), "-o".as_ref(), to.as_os_str()];
-    wrun().run(args.into_iter().chain(["--key-file".as_ref(), key.as_os_str()]))
+    let args = [
+        "compile".as_ref(),
+        from.as_os_str(),
+        "-o".as_ref(),
+        to.as_os_str(),
+    ];
+    wrun().run(
+        args.into_iter()
+            .chain(["--key-file".as_ref(), key.as_os_str()]),
+    )
 }
 
 /// Returns the compiled code that a server keeps in its state folder.
 fn kept_code(state: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(state).expect("the folder can be listed").map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(state)
+        .expect("the folder can be listed")
+        .map(|entry| entry.unwrap().path());
     entries
-        .flat_map(|path| if path.is_dir() { kept_code(&path) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+        .flat_map(|path| {
+            if path.is_dir() {
+                kept_code(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "cwasm")
+        })
         .collect()
 }
 
@@ -37,7 +56,15 @@ fn key_file_can_come_from_the_environment() {
     let folder = folder();
     let (code, key) = (folder.path().join("app.cwasm"), folder.path().join("key"));
     compile(&guest("http_hello"), &code, &key).ok();
-    assert_eq!(wrun().serve(&code).env("WRUN_KEY_FILE", &key).start().get("/").ok(), "hello\n");
+    assert_eq!(
+        wrun()
+            .serve(&code)
+            .env("WRUN_KEY_FILE", &key)
+            .start()
+            .get("/")
+            .ok(),
+        "hello\n"
+    );
 }
 
 #[test]
@@ -56,7 +83,16 @@ fn damaged_compiled_code_is_refused() {
     let whole = fs::read(&code).unwrap();
     let launch = || wrun().serve(&code).flag("--key-file", &key);
     let last = whole.len() - 1;
-    for at in [4, 64, last / 4, last / 2, last - 200, last - 50, last - 20, last] {
+    for at in [
+        4,
+        64,
+        last / 4,
+        last / 2,
+        last - 200,
+        last - 50,
+        last - 20,
+        last,
+    ] {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x10;
         fs::write(&code, damaged).unwrap();
@@ -77,15 +113,27 @@ fn damaged_compiled_code_is_refused() {
 #[test]
 fn compiled_code_with_another_key_is_refused() {
     let folder = folder();
-    let (code, ours, theirs) = (folder.path().join("a.cwasm"), folder.path().join("ours"), folder.path().join("theirs"));
+    let (code, ours, theirs) = (
+        folder.path().join("a.cwasm"),
+        folder.path().join("ours"),
+        folder.path().join("theirs"),
+    );
     compile(&guest("http_hello"), &code, &theirs).ok();
-    wrun().serve(&code).flag("--key-file", &ours).fail().fails_with(65, &["a.cwasm", "--key-file"]);
+    wrun()
+        .serve(&code)
+        .flag("--key-file", &ours)
+        .fail()
+        .fails_with(65, &["a.cwasm", "--key-file"]);
 }
 
 #[test]
 fn reload_to_foreign_compiled_code_is_refused_and_the_old_one_serves_on() {
     let folder = folder();
-    let (code, ours, theirs) = (folder.path().join("a.cwasm"), folder.path().join("ours"), folder.path().join("theirs"));
+    let (code, ours, theirs) = (
+        folder.path().join("a.cwasm"),
+        folder.path().join("ours"),
+        folder.path().join("theirs"),
+    );
     compile(&guest("http_hello"), &code, &ours).ok();
     let server = wrun().serve(&code).flag("--key-file", &ours).start();
     compile(&guest("http_static"), &code, &theirs).ok();
@@ -107,15 +155,25 @@ fn compiled_code_is_kept_for_the_next_start() {
     let state = folder.path().join("state");
     let start = || serve("http_hello").state(&state).start();
     start().get("/").ok();
-    let [code] = kept_code(&state).try_into().expect("one file of compiled code");
-    let identity = |path: &Path| fs::metadata(path).map(|data| (data.ino(), data.mtime_nsec(), data.len())).unwrap();
+    let [code] = kept_code(&state)
+        .try_into()
+        .expect("one file of compiled code");
+    let identity = |path: &Path| {
+        fs::metadata(path)
+            .map(|data| (data.ino(), data.mtime_nsec(), data.len()))
+            .unwrap()
+    };
     let before = identity(&code);
     let server = start();
     assert_eq!(server.get("/").ok(), "hello\n");
     assert_eq!(kept_code(&state), [code.as_path()]);
     assert_eq!(identity(&code), before);
     server.reload();
-    assert_eq!(identity(&code), before, "a reload of the same component compiles nothing either");
+    assert_eq!(
+        identity(&code),
+        before,
+        "a reload of the same component compiles nothing either"
+    );
 }
 
 #[test]
@@ -123,18 +181,28 @@ fn damaged_code_in_the_state_folder_is_made_again() {
     let folder = folder();
     let state = folder.path().join("state");
     serve("http_hello").state(&state).start().get("/").ok();
-    let [code] = kept_code(&state).try_into().expect("one file of compiled code");
+    let [code] = kept_code(&state)
+        .try_into()
+        .expect("one file of compiled code");
     let whole = fs::read(&code).unwrap();
     let middle = whole.len() / 2;
-    for damage in [&mut |bytes: &mut Vec<u8>| bytes[middle] ^= 1, &mut |bytes: &mut Vec<u8>| bytes.truncate(middle)]
-        as [&mut dyn FnMut(&mut Vec<u8>); 2]
+    for damage in [
+        &mut |bytes: &mut Vec<u8>| bytes[middle] ^= 1,
+        &mut |bytes: &mut Vec<u8>| bytes.truncate(middle),
+    ] as [&mut dyn FnMut(&mut Vec<u8>); 2]
     {
         let mut damaged = whole.clone();
         damage(&mut damaged);
         fs::remove_file(&code).unwrap();
         fs::write(&code, &damaged).unwrap();
-        assert_eq!(serve("http_hello").state(&state).start().get("/").ok(), "hello\n");
-        assert!(fs::read(&code).unwrap() != damaged, "the damaged file is still there");
+        assert_eq!(
+            serve("http_hello").state(&state).start().get("/").ok(),
+            "hello\n"
+        );
+        assert!(
+            fs::read(&code).unwrap() != damaged,
+            "the damaged file is still there"
+        );
     }
 }
 
@@ -142,12 +210,16 @@ fn damaged_code_in_the_state_folder_is_made_again() {
 fn output_that_cannot_be_written_is_73() {
     let folder = folder();
     let output = folder.path().join("no-such-folder/out.cwasm");
-    compile(&guest("http_hello"), &output, &folder.path().join("key")).fails_with(73, &["out.cwasm", "-o"]);
+    compile(&guest("http_hello"), &output, &folder.path().join("key"))
+        .fails_with(73, &["out.cwasm", "-o"]);
 }
 
 #[test]
 fn compile_of_a_missing_file_is_66() {
     let folder = folder();
-    let (input, output) = (folder.path().join("in.wasm"), folder.path().join("out.cwasm"));
+    let (input, output) = (
+        folder.path().join("in.wasm"),
+        folder.path().join("out.cwasm"),
+    );
     compile(&input, &output, &folder.path().join("key")).fails_with(66, &["in.wasm"]);
 }

@@ -2,7 +2,8 @@
 
 use crate::{serve, wrun};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::TimeVal;
 use std::fs;
@@ -13,8 +14,18 @@ use std::thread;
 use wrun_tests::{SOON, Server, Worker, folder};
 
 fn control_socket(server: &Server) -> OwnedFd {
-    let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    connect(client.as_raw_fd(), &UnixAddr::new(&server.state().join("control.sock")).unwrap()).unwrap();
+    let client = socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    connect(
+        client.as_raw_fd(),
+        &UnixAddr::new(&server.state().join("control.sock")).unwrap(),
+    )
+    .unwrap();
     setsockopt(&client, sockopt::ReceiveTimeout, &TimeVal::new(30, 0)).unwrap();
     client
 }
@@ -22,7 +33,8 @@ fn control_socket(server: &Server) -> OwnedFd {
 /// Returns what the server says to this client, or nothing if it hung up.
 fn answer(client: &OwnedFd) -> Option<String> {
     let mut bytes = vec![0; 65536];
-    let len = nix::sys::socket::recv(client.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap_or(0);
+    let len =
+        nix::sys::socket::recv(client.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap_or(0);
     (len > 0).then(|| String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
@@ -37,21 +49,37 @@ fn ps_lists_supervisor_and_workers() {
     let ps = server.ps();
     assert_eq!(ps["supervisor"]["pid"], server.pid());
     assert_eq!(ps["supervisor"]["state"], "serving");
-    assert_eq!(ps["supervisor"]["urls"][0], format!("http://{}/", server.addr()));
+    assert_eq!(
+        ps["supervisor"]["urls"][0],
+        format!("http://{}/", server.addr())
+    );
     let workers = server.workers();
-    assert_eq!(workers.iter().map(|worker| worker.slot).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(
+        workers.iter().map(|worker| worker.slot).collect::<Vec<_>>(),
+        [0, 1]
+    );
     for worker in &workers {
-        assert_eq!((worker.generation, worker.restarts, worker.state.as_str()), (1, 0, "ready"));
+        assert_eq!(
+            (worker.generation, worker.restarts, worker.state.as_str()),
+            (1, 0, "ready")
+        );
         assert!(worker.rss_bytes > 1 << 20, "{worker:?}");
     }
-    server.when("the request is counted", SOON, |workers| workers.iter().map(|worker| worker.requests).sum::<u64>() == 1);
+    server.when("the request is counted", SOON, |workers| {
+        workers.iter().map(|worker| worker.requests).sum::<u64>() == 1
+    });
 }
 
 #[test]
 fn ps_without_json_is_a_table_for_people() {
     let server = serve("http_hello").workers(2).start();
     let table = server.control(["ps"]).ok();
-    for pid in server.workers().iter().map(|worker| worker.pid).chain([server.pid()]) {
+    for pid in server
+        .workers()
+        .iter()
+        .map(|worker| worker.pid)
+        .chain([server.pid()])
+    {
         assert!(table.contains(&pid.to_string()), "{table}");
     }
     assert!(table.contains(&server.addr().to_string()), "{table}");
@@ -60,7 +88,9 @@ fn ps_without_json_is_a_table_for_people() {
 #[test]
 fn scale_runs_that_many_workers() {
     let server = serve("http_hello").start();
-    let ready = |count| move |workers: &[Worker]| workers.len() == count && workers.iter().all(Worker::is_ready);
+    let ready = |count| {
+        move |workers: &[Worker]| workers.len() == count && workers.iter().all(Worker::is_ready)
+    };
     server.control(["scale", "3"]).ok();
     server.when("three workers", SOON, ready(3));
     server.control(["scale", "1"]).ok();
@@ -74,7 +104,11 @@ fn scale_runs_that_many_workers() {
 fn scale_to_nothing_is_refused() {
     let server = serve("http_hello").start();
     for workers in ["0", "-1", "many"] {
-        assert_eq!(server.control(["scale", workers]).code, Some(64), "{workers}");
+        assert_eq!(
+            server.control(["scale", workers]).code,
+            Some(64),
+            "{workers}"
+        );
     }
     assert_eq!(server.workers().len(), 1);
 }
@@ -112,11 +146,21 @@ fn state_folder_and_socket_are_only_for_their_owner() {
 fn garbage_costs_only_the_client_that_sent_it() {
     let server = serve("http_hello").start();
     let large = vec![b'['; 60_000];
-    for garbage in [&b"\0\xff\xfe"[..], b"{}", b"null", b"{\"Scale\":{\"workers\":-1}}", b"{\"Explode\":1}", &large] {
+    for garbage in [
+        &b"\0\xff\xfe"[..],
+        b"{}",
+        b"null",
+        b"{\"Scale\":{\"workers\":-1}}",
+        b"{\"Explode\":1}",
+        &large,
+    ] {
         let client = control_socket(&server);
         send(client.as_raw_fd(), garbage, MsgFlags::MSG_NOSIGNAL).unwrap();
         let said = answer(&client);
-        assert!(said.as_ref().is_none_or(|said| said.contains("Failed")), "{said:?}");
+        assert!(
+            said.as_ref().is_none_or(|said| said.contains("Failed")),
+            "{said:?}"
+        );
     }
     assert_eq!(server.workers().len(), 1);
     assert_eq!(server.get("/").ok(), "hello\n");
@@ -130,7 +174,10 @@ fn order_out_of_bounds_is_refused_by_the_server_too() {
         let order = format!("{{\"Scale\":{{\"workers\":{workers}}}}}");
         send(client.as_raw_fd(), order.as_bytes(), MsgFlags::MSG_NOSIGNAL).unwrap();
         let said = answer(&client);
-        assert!(said.as_ref().is_none_or(|said| said.contains("Failed")), "{said:?}");
+        assert!(
+            said.as_ref().is_none_or(|said| said.contains("Failed")),
+            "{said:?}"
+        );
     }
     assert_eq!(server.workers().len(), 1);
 }
@@ -147,7 +194,9 @@ fn silent_clients_do_not_keep_others_out() {
 fn commands_at_the_same_time_are_all_answered() {
     let server = serve("http_hello").start();
     thread::scope(|scope| {
-        let all: Vec<_> = (0..20).map(|_| scope.spawn(|| server.control(["ps", "--json"]))).collect();
+        let all: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| server.control(["ps", "--json"])))
+            .collect();
         for one in all {
             one.join().unwrap().ok();
         }
@@ -168,9 +217,19 @@ fn second_server_in_a_folder_that_nobody_named_gets_a_state_folder_of_its_own() 
     let folder = folder();
     let first = serve("http_hello").in_folder(folder.path()).start();
     // Its temporary folder goes with ours, since nobody cleans up after a killed server.
-    let second = serve("http_hello").in_folder(folder.path()).env("TMPDIR", folder.path()).start();
-    assert_eq!((first.get("/").ok(), second.get("/").ok()), ("hello\n".to_owned(), "hello\n".to_owned()));
-    assert_eq!(first.ps()["supervisor"]["pid"], first.pid(), "the folder is still the first one's");
+    let second = serve("http_hello")
+        .in_folder(folder.path())
+        .env("TMPDIR", folder.path())
+        .start();
+    assert_eq!(
+        (first.get("/").ok(), second.get("/").ok()),
+        ("hello\n".to_owned(), "hello\n".to_owned())
+    );
+    assert_eq!(
+        first.ps()["supervisor"]["pid"],
+        first.pid(),
+        "the folder is still the first one's"
+    );
 }
 
 #[test]

@@ -20,20 +20,32 @@ fn assert_dropped(server: &Server, target: &str) {
 #[test]
 fn sleeping_guest_is_dropped_with_its_client() {
     for guest in ["http_sleep", "service_sleep"] {
-        assert_dropped(&serve(guest).flag("--timeout", "10min").start(), "/?ms=600000");
+        assert_dropped(
+            &serve(guest).flag("--timeout", "10min").start(),
+            "/?ms=600000",
+        );
     }
 }
 
 #[test]
 fn spinning_guest_is_dropped_with_its_client() {
     for guest in ["http_spin", "service_spin"] {
-        assert_dropped(&serve(guest).flag("--timeout", "10min").flag("--cpu", "10min").start(), "/");
+        assert_dropped(
+            &serve(guest)
+                .flag("--timeout", "10min")
+                .flag("--cpu", "10min")
+                .start(),
+            "/",
+        );
     }
 }
 
 #[test]
 fn streaming_guest_is_dropped_with_its_client() {
-    let server = serve("http_stream").flag("--timeout", "10min").flag("--cpu", "10min").start();
+    let server = serve("http_stream")
+        .flag("--timeout", "10min")
+        .flag("--cpu", "10min")
+        .start();
     assert_dropped(&server, "/?forever=1");
 }
 
@@ -74,7 +86,9 @@ fn many_clients_that_go_away_leave_nothing_behind() {
         drop(connections);
     }
     server.when("nothing is left", wrun_tests::SOON, |workers| {
-        workers.iter().all(|worker| worker.in_flight == 0 && worker.connections == 0)
+        workers
+            .iter()
+            .all(|worker| worker.in_flight == 0 && worker.connections == 0)
     });
     assert_eq!(server.get("/?ms=0").ok(), "slept 0 ms\n");
 }

@@ -1,96 +1,140 @@
 //! The request gate: what could be read in two ways is refused before a guest sees it.
 //!
-//! The cases are written from RFC 9110 and RFC 9112; every request is in full view.
+//! The cases are written from RFC 9110 and RFC 9112; every request is in full view. Bodies are in `framing.rs`.
 
 use crate::serve;
-use wrun_tests::{Connection, Http2, Server};
+use wrun_tests::{Http2, Server};
 
 /// A request that is refused: what is wrong with it, its bytes, the status.
 type Refused = (&'static str, &'static str, u16);
 
-/// Sends each request and, right behind it, one that would be answered: a refused request must not leave the
-/// connection in a state where its rest is taken for a second one.
-fn assert_refused(server: &Server, cases: &[Refused]) {
-    for (what, bytes, status) in cases {
-        let mut connection = server.connect();
-        connection.send(bytes);
-        let _ = connection.try_send("GET /request HTTP/1.1\r\nhost: smuggled.example\r\n\r\n");
-        match connection.try_response() {
-            Ok(response) => assert_eq!(response.status, *status, "{what}: {response:?}"),
-            Err(error) => panic!("{what}: {error}"),
-        }
-        if *status == 400 {
-            // A reset says the same as a clean end: the rest was not read.
-            assert!(connection.rest().unwrap_or_default().is_empty(), "{what}: a second request was read");
-        }
-    }
+#[rustfmt::skip]
+const HOSTS: [Refused; 14] = [
+    ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
+    ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    ("the same host twice", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+    ("an empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+    ("a user in the host", "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400),
+    ("a path in the host", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+    ("a list of hosts", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
+    ("a space in the host", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+    ("a port that is no number", "GET / HTTP/1.1\r\nHost: a:http\r\n\r\n", 400),
+    ("a port that is too large", "GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", 400),
+    ("a scheme in the host", "GET / HTTP/1.1\r\nHost: http://a\r\n\r\n", 400),
+    ("a query in the host", "GET / HTTP/1.1\r\nHost: a?b\r\n\r\n", 400),
+    ("a bracket that does not end", "GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+    ("an absolute target without a host", "GET http://a/ HTTP/1.1\r\n\r\n", 400),
+];
+
+#[rustfmt::skip]
+const METHODS: [Refused; 4] = [
+    ("a tunnel", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
+    ("a trace", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    ("no method", " / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a method that is no token", "GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+];
+
+#[rustfmt::skip]
+const TARGETS: [Refused; 9] = [
+    ("an asterisk without OPTIONS", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a fragment after a query", "GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a path without a slash", "GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("no target", "GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a space in the target", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a tab in the target", "GET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a control byte in the target", "GET /a\u{1}b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a user in the target", "GET http://user@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+];
+
+#[rustfmt::skip]
+const HEADS: [Refused; 21] = [
+    ("bare line feeds", "GET / HTTP/1.1\nHost: a\n\n", 400),
+    ("a bare line feed after a field", "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
+    ("a bare line feed at the end", "GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
+    ("a bare line feed after the request line", "GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
+    ("a bare carriage return", "GET / HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n", 400),
+    ("a NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400),
+    ("a control byte in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\u{1}c\r\n\r\n", 400),
+    ("a DEL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\u{7f}c\r\n\r\n", 400),
+    ("a folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", 400),
+    ("a space before the first field", "GET / HTTP/1.1\r\n X: b\r\nHost: a\r\n\r\n", 400),
+    ("a space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+    ("no name", "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400),
+    ("no colon", "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
+    ("a name that is no token", "GET / HTTP/1.1\r\nHost: a\r\nX(): b\r\n\r\n", 400),
+    ("a NUL in a name", "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", 400),
+    ("another protocol", "GET / FTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("a version in lower case", "GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+    ("no version", "GET /\r\nHost: a\r\n\r\n", 400),
+    ("a version that does not exist", "GET / HTTP/1.9\r\nHost: a\r\n\r\n", 400),
+    ("HTTP/2 in the form of HTTP/1", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+    ("a greeting of TLS", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n", 400),
+];
+
+/// Sends each request and, right behind it, one that would be answered: a refused request must not leave the connection
+/// in a state where its rest is taken for a second one.
+fn assert_refused(cases: &[Refused]) {
+    let server = serve("http_echo").start();
+    let faults = cases.iter().filter_map(|case| fault(&server, case));
+    assert_eq!(faults.collect::<Vec<_>>(), [""; 0]);
     assert_eq!(server.get("/request").status, 200);
     assert_eq!(server.worker().restarts, 0);
 }
 
+/// Returns what is wrong with how the server takes a request.
+fn fault(server: &Server, (what, bytes, status): &Refused) -> Option<String> {
+    let mut connection = server.connect();
+    connection.send(bytes);
+    let _ = connection.try_send("GET /request HTTP/1.1\r\nhost: smuggled.example\r\n\r\n");
+    match connection.try_response() {
+        Ok(response) if response.status != *status => {
+            return Some(format!("{what} is {}", response.status));
+        }
+        Err(error) => return Some(format!("{what}: {error}")),
+        Ok(_) => {}
+    }
+    // A reset says the same as a clean end: the rest was not read.
+    let is_over = *status != 400 || connection.rest().unwrap_or_default().is_empty();
+    (!is_over).then(|| format!("{what}: a second request was read"))
+}
+
 #[test]
 fn request_has_exactly_one_valid_host() {
-    assert_refused(
-        &serve("http_echo").start(),
-        &[
-            ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
-            ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-            ("the same host twice", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-            ("an empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
-            ("a user in the host", "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400),
-            ("a path in the host", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
-            ("a list of hosts", "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
-            ("a space in the host", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
-            ("a port that is no number", "GET / HTTP/1.1\r\nHost: a:http\r\n\r\n", 400),
-            ("a port that is too large", "GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", 400),
-            ("a scheme in the host", "GET / HTTP/1.1\r\nHost: http://a\r\n\r\n", 400),
-            ("a query in the host", "GET / HTTP/1.1\r\nHost: a?b\r\n\r\n", 400),
-            ("a bracket that does not end", "GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
-            ("an absolute target without a host", "GET http://a/ HTTP/1.1\r\n\r\n", 400),
-        ],
-    );
+    assert_refused(&HOSTS);
+}
+
+#[test]
+fn methods_that_are_not_for_guests_are_refused() {
+    assert_refused(&METHODS);
+}
+
+#[test]
+fn target_has_one_of_the_forms_of_the_rfc() {
+    assert_refused(&TARGETS);
+}
+
+#[test]
+fn head_is_lines_of_plain_fields() {
+    assert_refused(&HEADS);
 }
 
 #[test]
 fn every_form_of_a_valid_host_reaches_the_guest() {
     let server = serve("http_echo").start();
-    for host in ["a", "a.example:8080", "127.0.0.1", "[::1]:80", "xn--bcher-kva.example", "under_score"] {
+    for host in [
+        "a",
+        "a.example:8080",
+        "127.0.0.1",
+        "[::1]:80",
+        "xn--bcher-kva.example",
+        "under_score",
+    ] {
         let mut connection = server.connect();
         connection.send(format!("GET /request HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         let seen = connection.response().ok();
         assert!(seen.contains(&format!("\nauthority {host}\n")), "{seen}");
     }
-}
-
-#[test]
-fn methods_that_are_not_for_guests_are_refused() {
-    assert_refused(
-        &serve("http_echo").start(),
-        &[
-            ("a tunnel", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
-            ("a trace", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
-            ("no method", " / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a method that is no token", "GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        ],
-    );
-}
-
-#[test]
-fn target_has_one_of_the_forms_of_the_rfc() {
-    assert_refused(
-        &serve("http_echo").start(),
-        &[
-            ("an asterisk without OPTIONS", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a fragment after a query", "GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a path without a slash", "GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("no target", "GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a space in the target", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a tab in the target", "GET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a control byte in the target", "GET /a\u{1}b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a user in the target", "GET http://user@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        ],
-    );
 }
 
 #[test]
@@ -106,129 +150,36 @@ fn options_asterisk_reaches_the_guest() {
 fn authority_of_an_absolute_target_wins_over_host() {
     let server = serve("http_echo").start();
     let mut connection = server.connect();
-    connection.send("GET http://inner.example:81/request?q=1 HTTP/1.1\r\nHost: outer.example\r\n\r\n");
+    connection
+        .send("GET http://inner.example:81/request?q=1 HTTP/1.1\r\nHost: outer.example\r\n\r\n");
     let seen = connection.response().ok();
-    assert!(seen.contains("\nauthority inner.example:81\npath-with-query /request?q=1\n"), "{seen}");
+    assert!(
+        seen.contains("\nauthority inner.example:81\npath-with-query /request?q=1\n"),
+        "{seen}"
+    );
     assert!(!seen.contains("outer.example"), "{seen}");
 }
 
 #[test]
 fn path_is_passed_on_as_it_was_sent() {
     let server = serve("service_request").start();
-    for path in ["/a/../b", "//a//b/", "/%2e%2e/%2F", "/a;b=c", "/a%00b", "/?", "/a?b?c&&=", "/~!$'()*+,:@"] {
+    for path in [
+        "/a/../b",
+        "//a//b/",
+        "/%2e%2e/%2F",
+        "/a;b=c",
+        "/a%00b",
+        "/?",
+        "/a?b?c&&=",
+        "/~!$'()*+,:@",
+    ] {
         let mut connection = server.connect();
         connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let seen = connection.response().ok();
-        assert!(seen.contains(&format!("\npath-with-query {path}\n")), "{path}: {seen}");
-    }
-}
-
-#[test]
-fn length_of_a_request_can_be_read_in_one_way_only() {
-    const BODY: &str = "Host: a\r\n\r\n0\r\n\r\n";
-    let cases: [(&str, String); 14] = [
-        ("a length and chunks", format!("POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n{BODY}")),
-        ("chunks and a length", format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n{BODY}")),
-        ("another coding", format!("POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n{BODY}")),
-        ("two codings", format!("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n{BODY}")),
-        ("chunks inside out", format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n{BODY}")),
-        ("no coding", format!("POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n{BODY}")),
-        ("chunks twice", format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n{BODY}")),
-        ("almost chunked", format!("POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n{BODY}")),
-        ("an empty coding", format!("POST / HTTP/1.1\r\nTransfer-Encoding:\r\n{BODY}")),
-        ("chunks in HTTP/1.0", format!("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n{BODY}")),
-        ("two lengths", format!("POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n{BODY}")),
-        ("the same length twice", format!("POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 5\r\n{BODY}")),
-        ("a list of lengths", format!("POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n{BODY}")),
-        ("a space before the colon", format!("POST / HTTP/1.1\r\nContent-Length : 5\r\n{BODY}")),
-    ];
-    let server = serve("http_echo").start();
-    for (what, bytes) in &cases {
-        let mut connection = server.connect();
-        connection.send(bytes);
-        let _ = connection.try_send("GET /request HTTP/1.1\r\nHost: smuggled.example\r\n\r\n");
-        assert_eq!(connection.response().status, 400, "{what}");
-        assert!(connection.rest().unwrap_or_default().is_empty(), "{what}: a second request was read");
-    }
-    for length in ["+5", "-5", "0x5", "5.0", "5 5", "a", "", "99999999999999999999", "5;5"] {
-        let mut connection = server.connect();
-        connection.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
-        let status = connection.response().status;
-        assert!(matches!(status, 400 | 413), "Content-Length: {length} gave {status}");
-        assert!(connection.rest().unwrap_or_default().is_empty(), "Content-Length: {length}");
-    }
-}
-
-#[test]
-fn head_is_lines_of_plain_fields() {
-    assert_refused(
-        &serve("http_echo").start(),
-        &[
-            ("bare line feeds", "GET / HTTP/1.1\nHost: a\n\n", 400),
-            ("a bare line feed after a field", "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
-            ("a bare line feed at the end", "GET / HTTP/1.1\r\nHost: a\r\n\n", 400),
-            ("a bare line feed after the request line", "GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
-            ("a bare carriage return", "GET / HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n", 400),
-            ("a NUL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400),
-            ("a control byte in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\u{1}c\r\n\r\n", 400),
-            ("a DEL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: b\u{7f}c\r\n\r\n", 400),
-            ("a folded field", "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", 400),
-            ("a space before the first field", "GET / HTTP/1.1\r\n X: b\r\nHost: a\r\n\r\n", 400),
-            ("a space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
-            ("no name", "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400),
-            ("no colon", "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400),
-            ("a name that is no token", "GET / HTTP/1.1\r\nHost: a\r\nX(): b\r\n\r\n", 400),
-            ("a NUL in a name", "GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", 400),
-            ("another protocol", "GET / FTP/1.1\r\nHost: a\r\n\r\n", 400),
-            ("a version in lower case", "GET / http/1.1\r\nHost: a\r\n\r\n", 400),
-            ("no version", "GET /\r\nHost: a\r\n\r\n", 400),
-            ("a version that does not exist", "GET / HTTP/1.9\r\nHost: a\r\n\r\n", 400),
-            ("HTTP/2 in the form of HTTP/1", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
-            ("a greeting of TLS", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n", 400),
-        ],
-    );
-}
-
-#[test]
-fn chunks_are_as_long_as_they_say() {
-    let server = serve("http_sink").start();
-    for chunks in [
-        "zz\r\nabc\r\n0\r\n\r\n",
-        "-1\r\nabc\r\n0\r\n\r\n",
-        "+3\r\nabc\r\n0\r\n\r\n",
-        "0x3\r\nabc\r\n0\r\n\r\n",
-        "3 \nabc\r\n0\r\n\r\n",
-        "3\nabc\r\n0\r\n\r\n",
-        "\r\nabc\r\n0\r\n\r\n",
-        "3\r\nabcd\r\n0\r\n\r\n",
-        "3\r\nabc0\r\n\r\n",
-        "3;ext\nabc\r\n0\r\n\r\n",
-        "fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
-    ] {
-        let mut connection = server.connect();
-        connection.send_head("POST", "/", &[("transfer-encoding", "chunked")]);
-        connection.send(chunks);
-        let _ = connection.try_send("GET /request HTTP/1.1\r\nHost: smuggled.example\r\n\r\n");
-        if let Ok(response) = connection.try_response() {
-            assert!(matches!(response.status, 400 | 413), "{chunks:?}: {response:?}");
-        }
-        assert!(connection.rest().unwrap_or_default().is_empty(), "{chunks:?}: a second request was read");
-    }
-    let mut connection = server.connect();
-    connection.send_head("POST", "/", &[("transfer-encoding", "chunked")]);
-    connection.send("A;name=value\r\n0123456789\r\n0\r\n\r\n");
-    assert_eq!(connection.response().ok(), "10\n");
-}
-
-#[test]
-fn trailers_of_a_request_never_become_headers() {
-    let server = serve("http_echo").start();
-    let mut connection = server.connect();
-    connection.send_head("POST", "/request", &[("transfer-encoding", "chunked"), ("trailer", "x-role")]);
-    connection.send("3\r\nabc\r\n0\r\nx-role: admin\r\nhost: evil.example\r\ncontent-length: 7\r\n\r\n");
-    let seen = connection.response().ok();
-    for text in ["admin", "evil.example", "content-length"] {
-        assert!(!seen.contains(text), "{seen}");
+        assert!(
+            seen.contains(&format!("\npath-with-query {path}\n")),
+            "{path}: {seen}"
+        );
     }
 }
 
@@ -247,8 +198,18 @@ fn headers_of_the_connection_do_not_reach_the_guest() {
         ];
         let seen = server.connect().exchange("GET", path, &headers, &[]).ok();
         assert!(seen.contains("x-public: 1\n"), "{guest}: {seen}");
-        for name in ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "x-private"] {
-            assert!(!seen.contains(&format!("\n{name}: ")), "{guest}: {name} came through: {seen}");
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "upgrade",
+            "x-private",
+        ] {
+            assert!(
+                !seen.contains(&format!("\n{name}: ")),
+                "{guest}: {name} came through: {seen}"
+            );
         }
     }
 }
@@ -259,38 +220,17 @@ fn http_1_0_without_a_host_is_served_under_the_local_address() {
     let mut connection = server.connect();
     connection.send("GET /request HTTP/1.0\r\n\r\n");
     let response = connection.response();
-    assert!(response.clone().ok().contains(&format!("\nauthority {}\n", server.addr())), "{response:?}");
-    assert!(connection.rest().unwrap().is_empty(), "HTTP/1.0 keeps no connection unless asked to");
-}
-
-#[test]
-fn answer_to_http_1_0_is_never_chunked() {
-    let server = serve("http_stream").start();
-    let mut connection = server.connect();
-    connection.send("GET /?bytes=100000 HTTP/1.0\r\n\r\n");
-    let response = connection.response();
-    assert_eq!(response.header("transfer-encoding"), None);
-    assert_eq!(response.body.len(), 100_000);
-}
-
-#[test]
-fn pipelined_requests_are_answered_in_order() {
-    let server = serve("http_sleep").start();
-    let mut connection = server.connect();
-    let request = |ms| format!("GET /?ms={ms} HTTP/1.1\r\nHost: a\r\n\r\n");
-    connection.send([request(300), request(0), request(100)].concat());
-    let answers = [300, 0, 100].map(|ms| format!("slept {ms} ms\n"));
-    assert_eq!([0; 3].map(|_| connection.response().ok()), answers);
-}
-
-#[test]
-fn request_may_come_byte_by_byte() {
-    let server = serve("http_echo").start();
-    let mut connection: Connection = server.connect();
-    for byte in b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody" {
-        connection.send([*byte]);
-    }
-    assert_eq!(connection.response().ok(), "body");
+    assert!(
+        response
+            .clone()
+            .ok()
+            .contains(&format!("\nauthority {}\n", server.addr())),
+        "{response:?}"
+    );
+    assert!(
+        connection.rest().unwrap().is_empty(),
+        "HTTP/1.0 keeps no connection unless asked to"
+    );
 }
 
 #[test]
@@ -298,9 +238,17 @@ fn gate_holds_for_http2_too() {
     let server = serve("http_echo").start();
     let status = |method, target, headers: &[(&str, &str)]| {
         let mut http2 = Http2::connect(server.addr());
-        http2.exchange(method, target, headers, &[]).map(|response| response.status)
+        http2
+            .exchange(method, target, headers, &[])
+            .map(|response| response.status)
     };
     assert_eq!(status("TRACE", "/", &[]).unwrap(), 405);
-    assert_eq!(status("GET", "/request", &[("host", "other.example")]).unwrap(), 400);
-    assert_eq!(status("GET", "/request", &[("host", "test.example")]).unwrap(), 200);
+    assert_eq!(
+        status("GET", "/request", &[("host", "other.example")]).unwrap(),
+        400
+    );
+    assert_eq!(
+        status("GET", "/request", &[("host", "test.example")]).unwrap(),
+        200
+    );
 }

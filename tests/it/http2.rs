@@ -6,9 +6,11 @@ use wrun_tests::{Http2, SOON};
 
 #[test]
 fn both_protocols_are_served_on_one_port() {
-    let server = serve("http_hello").start();
-    assert_eq!(server.get("/").ok(), "hello\n");
-    assert_eq!(Http2::connect(server.addr()).get("/").ok(), "hello\n");
+    for guest in ["http_hello", "service_hello"] {
+        let server = serve(guest).start();
+        assert_eq!(server.get("/").ok(), "hello\n");
+        assert_eq!(Http2::connect(server.addr()).get("/").ok(), "hello\n");
+    }
 }
 
 #[test]
@@ -16,10 +18,17 @@ fn guest_sees_the_same_request_over_both_protocols() {
     for (guest, path) in [("http_echo", "/request"), ("service_request", "/")] {
         let server = serve(guest).start();
         let headers = [("x-request-id", "one"), ("accept", "*/*")];
-        let seen = Http2::connect(server.addr()).exchange("GET", path, &headers, &[]).unwrap().ok();
-        let facts = format!("method GET\nscheme http\nauthority test.example\npath-with-query {path}\n");
+        let seen = Http2::connect(server.addr())
+            .exchange("GET", path, &headers, &[])
+            .unwrap()
+            .ok();
+        let facts =
+            format!("method GET\nscheme http\nauthority test.example\npath-with-query {path}\n");
         assert!(seen.starts_with(&facts), "{guest}: {seen}");
-        assert!(seen.contains("accept: */*\n") && seen.contains("x-request-id: one\n"), "{guest}: {seen}");
+        assert!(
+            seen.contains("accept: */*\n") && seen.contains("x-request-id: one\n"),
+            "{guest}: {seen}"
+        );
     }
 }
 
@@ -38,8 +47,12 @@ fn streams_run_side_by_side() {
 #[test]
 fn bodies_larger_than_the_window_pass_both_ways() {
     let server = serve("http_echo").start();
-    let body: Vec<u8> = (0..2_000_000_u32).map(|index| (index % 251) as u8).collect();
-    let response = Http2::connect(server.addr()).exchange("POST", "/", &[], &body).unwrap();
+    let body: Vec<u8> = (0..2_000_000_u32)
+        .map(|index| (index % 251) as u8)
+        .collect();
+    let response = Http2::connect(server.addr())
+        .exchange("POST", "/", &[], &body)
+        .unwrap();
     assert_eq!(response.status, 200);
     assert!(response.body == body);
 }
@@ -50,7 +63,10 @@ fn request_id_is_made_for_each_stream() {
     let mut http2 = Http2::connect(server.addr());
     let (first, second) = (http2.get("/"), http2.get("/"));
     assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
-    assert_eq!(first.header("x-request-id").map(|id| format!("{id}\n")), Some(first.text()));
+    assert_eq!(
+        first.header("x-request-id").map(|id| format!("{id}\n")),
+        Some(first.text())
+    );
 }
 
 #[test]
@@ -69,7 +85,9 @@ fn connection_outlives_many_resets_or_is_closed_and_harms_nobody() {
     let server = serve("http_sleep").flag("--timeout", "10min").start();
     let mut http2 = Http2::connect(server.addr());
     for _ in 0..2000 {
-        let Ok(pending) = http2.start("GET", "/?ms=600000", &[], &[]) else { break };
+        let Ok(pending) = http2.start("GET", "/?ms=600000", &[], &[]) else {
+            break;
+        };
         http2.cancel(pending);
     }
     drop(http2);

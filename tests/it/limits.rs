@@ -9,7 +9,11 @@ fn guest_past_its_memory_is_refused_more_and_harms_nobody() {
     let server = serve("http_memory").flag("--memory", "32MiB").start();
     assert_eq!(server.get("/?mib=8").ok(), "8\n");
     let answer = server.get("/?mib=100").ok();
-    let got: u32 = answer.trim_start_matches("refused at ").trim_end().parse().expect("it was refused");
+    let got: u32 = answer
+        .trim_start_matches("refused at ")
+        .trim_end()
+        .parse()
+        .expect("it was refused");
     assert!((8..32).contains(&got), "{answer}");
     assert_eq!(server.get("/?mib=8").ok(), "8\n");
     assert_eq!(server.worker().restarts, 0);
@@ -17,14 +21,23 @@ fn guest_past_its_memory_is_refused_more_and_harms_nobody() {
 
 #[test]
 fn memory_of_one_request_does_not_stay_with_the_worker() {
-    let server = serve("http_memory").flag("--timeout", "120s").flag("--cpu", "120s").start();
+    let server = serve("http_memory")
+        .flag("--timeout", "120s")
+        .flag("--cpu", "120s")
+        .start();
     server.get("/?mib=100").ok();
     let before = server.worker().rss_bytes;
     for _ in 0..20 {
         server.get("/?mib=100").ok();
     }
-    let after = server.when("the heartbeat", wrun_tests::SOON, |workers| workers[0].requests >= 21);
-    assert!(after[0].rss_bytes < before + (64 << 20), "from {before} to {} bytes", after[0].rss_bytes);
+    let after = server.when("the heartbeat", wrun_tests::SOON, |workers| {
+        workers[0].requests >= 21
+    });
+    assert!(
+        after[0].rss_bytes < before + (64 << 20),
+        "from {before} to {} bytes",
+        after[0].rss_bytes
+    );
 }
 
 #[test]
@@ -42,7 +55,9 @@ fn guest_past_its_cpu_time_is_504() {
         let response = server.get("/");
         assert_eq!(response.status, 504, "{guest}");
         let id = response.header("x-request-id").unwrap().to_owned();
-        server.log().event("the reason", |event| event["request_id"] == id.as_str());
+        server
+            .log()
+            .event("the reason", |event| event["request_id"] == id.as_str());
         assert_eq!(server.get("/?ms=1").ok(), "spun 1 ms\n");
         assert_eq!(server.worker().restarts, 0);
     }
@@ -70,7 +85,9 @@ fn answer_past_its_time_is_broken_off() {
     let server = serve("http_response").flag("--timeout", "300ms").start();
     let mut connection = server.connect();
     connection.send_head("GET", "/late?ms=600000", &[]);
-    connection.try_response().expect_err("the body never ends well");
+    connection
+        .try_response()
+        .expect_err("the body never ends well");
     server.when_in_flight(0);
 }
 
@@ -84,7 +101,11 @@ fn cpu_hog_does_not_keep_others_on_its_worker_waiting() {
         for _ in 0..50 {
             assert_eq!(server.get("/?ms=0").ok(), "spun 0 ms\n");
         }
-        assert_eq!(server.worker().in_flight, 1, "{guest}: the hog is still at it");
+        assert_eq!(
+            server.worker().in_flight,
+            1,
+            "{guest}: the hog is still at it"
+        );
         assert_eq!(hog.response().status, 504);
     }
 }
@@ -93,8 +114,12 @@ fn cpu_hog_does_not_keep_others_on_its_worker_waiting() {
 fn several_hogs_share_a_worker_with_others() {
     let server = serve("http_spin").flag("--cpu", "4s").start();
     thread::scope(|scope| {
-        let hogs: Vec<_> = (0..4).map(|_| scope.spawn(|| server.get("/").status)).collect();
-        server.when("the hogs run", wrun_tests::SOON, |workers| workers[0].in_flight >= 4);
+        let hogs: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| server.get("/").status))
+            .collect();
+        server.when("the hogs run", wrun_tests::SOON, |workers| {
+            workers[0].in_flight >= 4
+        });
         for _ in 0..10 {
             assert_eq!(server.get("/?ms=0").ok(), "spun 0 ms\n");
         }
@@ -111,8 +136,16 @@ fn request_body_past_its_limit_is_413_before_the_guest_runs() {
     connection.send_head("POST", "/", &[("content-length", "1001")]);
     assert_eq!(connection.response().status, 413);
     let mut connection = server.connect();
-    connection.send_head("POST", "/", &[("content-length", "1001"), ("expect", "100-continue")]);
-    assert_eq!(connection.response().status, 413, "and nobody was told to go on");
+    connection.send_head(
+        "POST",
+        "/",
+        &[("content-length", "1001"), ("expect", "100-continue")],
+    );
+    assert_eq!(
+        connection.response().status,
+        413,
+        "and nobody was told to go on"
+    );
 }
 
 #[test]
@@ -125,7 +158,9 @@ fn request_body_without_a_length_is_413_when_it_passes_the_limit() {
         let _ = connection.try_send(&chunk);
     }
     assert_eq!(connection.response().status, 413);
-    let response = Http2::connect(server.addr()).exchange("POST", "/", &[], &[b'x'; 2000]).unwrap();
+    let response = Http2::connect(server.addr())
+        .exchange("POST", "/", &[], &[b'x'; 2000])
+        .unwrap();
     assert_eq!(response.status, 413);
     assert_eq!(server.post("/", &[b'x'; 1000]).ok(), "1000\n");
 }
@@ -138,23 +173,43 @@ fn response_body_past_its_limit_is_broken_off() {
     connection.send_head("GET", "/?bytes=1048577", &[]);
     connection.try_response().expect_err("the body has no end");
     let mut http2 = Http2::connect(server.addr());
-    http2.exchange("GET", "/?bytes=1048577", &[], &[]).expect_err("the stream is reset");
+    http2
+        .exchange("GET", "/?bytes=1048577", &[], &[])
+        .expect_err("the stream is reset");
 }
 
 #[test]
 fn head_past_its_bytes_or_fields_is_431() {
-    let server = serve("http_hello").flag("--header-bytes", "8KiB").flag("--headers", "20").start();
+    let server = serve("http_hello")
+        .flag("--header-bytes", "8KiB")
+        .flag("--headers", "20")
+        .start();
     let long = "v".repeat(9000);
-    assert_eq!(server.connect().exchange("GET", "/", &[("x-long", &long)], &[]).status, 431);
+    assert_eq!(
+        server
+            .connect()
+            .exchange("GET", "/", &[("x-long", &long)], &[])
+            .status,
+        431
+    );
     let many: Vec<(&str, &str)> = vec![("x-field", "1"); 30];
-    assert_eq!(server.connect().exchange("GET", "/", &many, &[]).status, 431);
+    assert_eq!(
+        server.connect().exchange("GET", "/", &many, &[]).status,
+        431
+    );
     let few: Vec<(&str, &str)> = vec![("x-field", "1"); 15];
-    assert_eq!(server.connect().exchange("GET", "/", &few, &[]).ok(), "hello\n");
+    assert_eq!(
+        server.connect().exchange("GET", "/", &few, &[]).ok(),
+        "hello\n"
+    );
 }
 
 #[test]
 fn head_past_its_bytes_or_fields_is_refused_on_http2_too() {
-    let server = serve("http_hello").flag("--header-bytes", "8KiB").flag("--headers", "20").start();
+    let server = serve("http_hello")
+        .flag("--header-bytes", "8KiB")
+        .flag("--headers", "20")
+        .start();
     let mut http2 = Http2::connect(server.addr());
     let long = "v".repeat(9000);
     if let Ok(response) = http2.exchange("GET", "/", &[("x-long", &long)], &[]) {
@@ -172,13 +227,23 @@ fn head_past_its_bytes_or_fields_is_refused_on_http2_too() {
 fn target_past_8_kib_is_414() {
     let server = serve("http_hello").start();
     assert_eq!(server.get(&format!("/{}", "a".repeat(9000))).status, 414);
-    assert_eq!(server.get(&format!("/{}", "a".repeat(8000))).ok(), "hello\n");
-    assert_eq!(Http2::connect(server.addr()).get(&format!("/{}", "a".repeat(9000))).status, 414);
+    assert_eq!(
+        server.get(&format!("/{}", "a".repeat(8000))).ok(),
+        "hello\n"
+    );
+    assert_eq!(
+        Http2::connect(server.addr())
+            .get(&format!("/{}", "a".repeat(9000)))
+            .status,
+        414
+    );
 }
 
 #[test]
 fn connection_is_closed_after_its_number_of_requests() {
-    let server = serve("http_hello").flag("--connection-requests", "3").start();
+    let server = serve("http_hello")
+        .flag("--connection-requests", "3")
+        .start();
     let mut connection = server.connect();
     let closes: Vec<bool> = (0..3).map(|_| connection.get("/").closes()).collect();
     assert_eq!(closes, [false, false, true]);
@@ -187,7 +252,9 @@ fn connection_is_closed_after_its_number_of_requests() {
 
 #[test]
 fn connection_is_closed_at_its_age() {
-    let server = serve("http_hello").flag("--connection-age", "300ms").start();
+    let server = serve("http_hello")
+        .flag("--connection-age", "300ms")
+        .start();
     let mut connection = server.connect();
     let closing = || Some(connection.get("/")).filter(wrun_tests::Response::closes);
     wrun_tests::eventually("an answer that closes", wrun_tests::SOON, closing);

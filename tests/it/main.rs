@@ -6,6 +6,7 @@ mod compile;
 mod control;
 mod disconnect;
 mod faults;
+mod framing;
 mod gate;
 mod guests_unmodified;
 mod http2;
@@ -46,7 +47,11 @@ fn test_files() -> Vec<(String, String)> {
     let paths = entries.map(|entry| entry.expect("an entry can be read").path());
     paths
         .map(|path| {
-            let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+            let name = path
+                .file_stem()
+                .expect("a file has a name")
+                .to_string_lossy()
+                .into_owned();
             (name, fs::read_to_string(&path).expect("a test is text"))
         })
         .collect()
@@ -56,7 +61,10 @@ fn test_files() -> Vec<(String, String)> {
 fn every_file_here_is_part_of_the_tests() {
     let main = include_str!("main.rs");
     for (name, _) in test_files() {
-        assert!(name == "main" || main.contains(&format!("\nmod {name};\n")), "{name}.rs is not a module of main.rs");
+        assert!(
+            name == "main" || main.contains(&format!("\nmod {name};\n")),
+            "{name}.rs is not a module of main.rs"
+        );
     }
 }
 
@@ -65,6 +73,9 @@ fn every_guest_is_used_by_a_test() {
     let files = test_files();
     for name in known_guests() {
         let quoted = format!("\"{name}\"");
-        assert!(files.iter().any(|(_, text)| text.contains(&quoted)), "no test uses the guest {name}");
+        assert!(
+            files.iter().any(|(_, text)| text.contains(&quoted)),
+            "no test uses the guest {name}"
+        );
     }
 }

@@ -13,7 +13,10 @@ fn fetch(launch: Launch, url: &str) -> Response {
 fn outbound_request_is_denied_unless_granted() {
     let upstream = Upstream::start();
     let answer = fetch(serve("http_fetch"), &upstream.url()).ok();
-    assert!(answer.starts_with("error ErrorCode::HttpRequestDenied"), "{answer}");
+    assert!(
+        answer.starts_with("error ErrorCode::HttpRequestDenied"),
+        "{answer}"
+    );
     assert_eq!(upstream.requests(), 0);
 }
 
@@ -21,13 +24,18 @@ fn outbound_request_is_denied_unless_granted() {
 fn granted_outbound_request_is_sent() {
     let upstream = Upstream::start();
     let launch = serve("http_fetch").flag("--allow-outbound", upstream.url());
-    assert_eq!(fetch(launch, &format!("{}/a/path", upstream.url())).ok(), "200 you asked for /a/path\n");
+    assert_eq!(
+        fetch(launch, &format!("{}/a/path", upstream.url())).ok(),
+        "200 you asked for /a/path\n"
+    );
 }
 
 #[test]
 fn grant_holds_for_its_scheme_host_and_port_only() {
     let (granted, other) = (Upstream::start(), Upstream::start());
-    let server = serve("http_fetch").flag("--allow-outbound", granted.url()).start();
+    let server = serve("http_fetch")
+        .flag("--allow-outbound", granted.url())
+        .start();
     let port = granted.port();
     for url in [
         other.url(),
@@ -43,7 +51,12 @@ fn grant_holds_for_its_scheme_host_and_port_only() {
         assert!(answer.starts_with("error ErrorCode::"), "{url}: {answer}");
     }
     assert_eq!((granted.requests(), other.requests()), (0, 0));
-    assert!(server.get(&format!("/?url={}", granted.url())).ok().starts_with("200 "));
+    assert!(
+        server
+            .get(&format!("/?url={}", granted.url()))
+            .ok()
+            .starts_with("200 ")
+    );
 }
 
 #[test]
@@ -66,7 +79,9 @@ fn server_that_is_not_there_is_an_error_for_the_guest() {
 #[test]
 fn outbound_requests_past_their_number_are_denied() {
     let upstream = Upstream::start();
-    let launch = serve("http_fetch").flag("--allow-outbound", upstream.url()).flag("--outbound-requests", "0");
+    let launch = serve("http_fetch")
+        .flag("--allow-outbound", upstream.url())
+        .flag("--outbound-requests", "0");
     let answer = fetch(launch, &upstream.url()).ok();
     assert!(answer.starts_with("error ErrorCode::"), "{answer}");
     assert_eq!(upstream.requests(), 0);
@@ -78,9 +93,17 @@ fn grant_in_the_manifest_counts() {
     let folder = wrun_tests::folder();
     let path = folder.path().join("wrun.toml");
     let guest = wrun_tests::guests::guest("http_fetch");
-    let text = format!("component = \"{}\"\n[outbound]\nallow = [\"{}\"]\n", guest.display(), upstream.url());
+    let text = format!(
+        "component = \"{}\"\n[outbound]\nallow = [\"{}\"]\n",
+        guest.display(),
+        upstream.url()
+    );
     std::fs::write(&path, text).unwrap();
-    assert!(fetch(crate::wrun().serve(&path), &upstream.url()).ok().starts_with("200 "));
+    assert!(
+        fetch(crate::wrun().serve(&path), &upstream.url())
+            .ok()
+            .starts_with("200 ")
+    );
 }
 
 #[test]
@@ -88,7 +111,10 @@ fn guest_may_ask_its_own_server_if_granted() {
     // There is one worker, and its event loop must not wait for itself.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let launch = serve("http_fetch").without_addr().inherits(listener).flag("--allow-outbound", &url);
+    let launch = serve("http_fetch")
+        .without_addr()
+        .inherits(listener)
+        .flag("--allow-outbound", &url);
     // The inner guest is not told what to fetch, so it traps.
     let answer = fetch(launch, &url).ok();
     assert!(answer.starts_with("500 "), "{answer}");

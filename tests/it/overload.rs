@@ -10,9 +10,15 @@ fn request_past_capacity_is_503_with_retry_after() {
     busy.send_head("GET", "/?ms=60000", &[]);
     server.when_in_flight(1);
     let refused = server.get("/?ms=0");
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1"))
+    );
     let refused = Http2::connect(server.addr()).get("/?ms=0");
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1"))
+    );
     drop(busy);
     let served = || Some(server.get("/?ms=0")).filter(|response| response.status == 200);
     eventually("room for the next request", SOON, served);
@@ -26,7 +32,10 @@ fn request_that_waits_only_briefly_is_served() {
         let mut second = server.connect();
         first.send_head("GET", "/?ms=10", &[]);
         second.send_head("GET", "/?ms=0", &[]);
-        assert_eq!((first.response().status, second.response().status), (200, 200));
+        assert_eq!(
+            (first.response().status, second.response().status),
+            (200, 200)
+        );
     }
 }
 
@@ -42,9 +51,15 @@ fn refusals_come_while_the_worker_is_full_and_harm_nobody() {
     for connection in &mut connections {
         connection.send_head("GET", "/?ms=0", &[]);
     }
-    let statuses: Vec<u16> = connections.iter_mut().map(|connection| connection.response().status).collect();
+    let statuses: Vec<u16> = connections
+        .iter_mut()
+        .map(|connection| connection.response().status)
+        .collect();
     assert!(statuses.contains(&503), "{statuses:?}");
-    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 503)),
+        "{statuses:?}"
+    );
     for connection in &mut busy {
         assert_eq!(connection.response().ok(), "slept 3000 ms\n");
     }
@@ -54,8 +69,21 @@ fn refusals_come_while_the_worker_is_full_and_harm_nobody() {
 fn streams_of_one_http2_connection_count_one_by_one() {
     let server = serve("http_sleep").flag("--in-flight", "2").start();
     let mut http2 = Http2::connect(server.addr());
-    let pending: Vec<_> = (0..6).map(|_| http2.start("GET", "/?ms=2000", &[], &[]).unwrap()).collect();
-    let statuses: Vec<u16> = pending.into_iter().map(|one| http2.finish(one).unwrap().status).collect();
-    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 2, "{statuses:?}");
-    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 4, "{statuses:?}");
+    let pending: Vec<_> = (0..6)
+        .map(|_| http2.start("GET", "/?ms=2000", &[], &[]).unwrap())
+        .collect();
+    let statuses: Vec<u16> = pending
+        .into_iter()
+        .map(|one| http2.finish(one).unwrap().status)
+        .collect();
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 200).count(),
+        2,
+        "{statuses:?}"
+    );
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 503).count(),
+        4,
+        "{statuses:?}"
+    );
 }

@@ -17,7 +17,10 @@ fn assert_recycled(server: &Server, count: usize) {
         let workers = server.workers();
         let ready: Vec<_> = workers.iter().filter(|worker| worker.is_ready()).collect();
         assert!(!ready.is_empty(), "nobody serves: {workers:?}");
-        assert!(workers.iter().all(|worker| worker.restarts == 0), "an end that was asked for is no restart");
+        assert!(
+            workers.iter().all(|worker| worker.restarts == 0),
+            "an end that was asked for is no restart"
+        );
         pids.extend(ready.iter().map(|worker| worker.pid));
         (pids.len() >= count).then_some(())
     });
@@ -27,22 +30,40 @@ fn assert_recycled(server: &Server, count: usize) {
 
 #[test]
 fn worker_is_replaced_after_its_requests_and_none_is_lost() {
-    assert_recycled(&serve("http_hello").workers(2).flag("--max-requests", "500").start(), 5);
+    assert_recycled(
+        &serve("http_hello")
+            .workers(2)
+            .flag("--max-requests", "500")
+            .start(),
+        5,
+    );
 }
 
 #[test]
 fn worker_is_replaced_when_it_has_grown_and_none_is_lost() {
     // Every worker is over the limit at once: they must go one after the other.
-    assert_recycled(&serve("http_hello").workers(2).flag("--max-worker-memory", "1MiB").start(), 4);
+    assert_recycled(
+        &serve("http_hello")
+            .workers(2)
+            .flag("--max-worker-memory", "1MiB")
+            .start(),
+        4,
+    );
 }
 
 #[test]
 fn two_workers_never_drain_at_the_same_time() {
-    let server = serve("http_hello").workers(3).flag("--max-worker-memory", "1MiB").start();
+    let server = serve("http_hello")
+        .workers(3)
+        .flag("--max-worker-memory", "1MiB")
+        .start();
     let mut pids = BTreeSet::new();
     eventually("fresh workers", RECYCLED_WITHIN, || {
         let workers = server.workers();
-        let draining = workers.iter().filter(|worker| worker.state == "draining").count();
+        let draining = workers
+            .iter()
+            .filter(|worker| worker.state == "draining")
+            .count();
         assert!(draining <= 1, "{workers:?}");
         pids.extend(workers.iter().map(|worker| worker.pid));
         (pids.len() >= 6).then_some(())
@@ -51,11 +72,16 @@ fn two_workers_never_drain_at_the_same_time() {
 
 #[test]
 fn worker_under_its_limits_is_kept() {
-    let server = serve("http_hello").flag("--max-requests", "1000").flag("--max-worker-memory", "2GiB").start();
+    let server = serve("http_hello")
+        .flag("--max-requests", "1000")
+        .flag("--max-worker-memory", "2GiB")
+        .start();
     let pid = server.worker().pid;
     for _ in 0..100 {
         server.get("/").ok();
     }
-    let workers = server.when("the heartbeat", wrun_tests::SOON, |workers| workers[0].requests >= 100);
+    let workers = server.when("the heartbeat", wrun_tests::SOON, |workers| {
+        workers[0].requests >= 100
+    });
     assert_eq!(workers[0].pid, pid);
 }

@@ -18,13 +18,27 @@ fn deploy(folder: &Path, name: &str) -> std::path::PathBuf {
 #[test]
 fn reload_serves_the_new_component() {
     let folder = folder();
-    let server = wrun().serve(deploy(folder.path(), "http_hello")).workers(2).start();
-    assert_eq!((server.generation(), server.get("/").ok().as_str()), (1, "hello\n"));
+    let server = wrun()
+        .serve(deploy(folder.path(), "http_hello"))
+        .workers(2)
+        .start();
+    assert_eq!(
+        (server.generation(), server.get("/").ok().as_str()),
+        (1, "hello\n")
+    );
     deploy(folder.path(), "http_sleep");
-    assert_eq!(server.get("/").ok(), "hello\n", "nothing changes before the reload");
+    assert_eq!(
+        server.get("/").ok(),
+        "hello\n",
+        "nothing changes before the reload"
+    );
     assert_eq!(server.reload(), 2);
     for _ in 0..10 {
-        assert_eq!(server.get("/").ok(), "slept 0 ms\n", "when the command is back, every answer is new");
+        assert_eq!(
+            server.get("/").ok(),
+            "slept 0 ms\n",
+            "when the command is back, every answer is new"
+        );
     }
 }
 
@@ -63,7 +77,9 @@ fn hangup_reloads() {
     let server = wrun().serve(deploy(folder.path(), "http_hello")).start();
     deploy(folder.path(), "http_sleep");
     server.signal(Signal::SIGHUP);
-    eventually("the new generation", SOON, || (server.generation() == 2).then_some(()));
+    eventually("the new generation", SOON, || {
+        (server.generation() == 2).then_some(())
+    });
     assert_eq!(server.get("/").ok(), "slept 0 ms\n");
 }
 
@@ -108,7 +124,10 @@ fn kept_connection_is_told_to_close_and_not_cut() {
 
 #[test]
 fn request_that_does_not_end_is_cut_off_at_the_drain_timeout() {
-    let server = serve("http_sleep").flag("--timeout", "10min").flag("--drain-timeout", "2s").start();
+    let server = serve("http_sleep")
+        .flag("--timeout", "10min")
+        .flag("--drain-timeout", "2s")
+        .start();
     let mut endless = server.connect();
     endless.send_head("GET", "/?ms=600000", &[]);
     server.when_in_flight(1);
@@ -121,7 +140,9 @@ fn request_that_does_not_end_is_cut_off_at_the_drain_timeout() {
 fn reloads_at_the_same_time_all_end_well() {
     let server = serve("http_hello").workers(2).start();
     std::thread::scope(|scope| {
-        let reloads: Vec<_> = (0..4).map(|_| scope.spawn(|| server.control(["reload"]))).collect();
+        let reloads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| server.control(["reload"])))
+            .collect();
         for reload in reloads {
             reload.join().unwrap().ok();
         }
@@ -145,7 +166,9 @@ fn reload_of_a_missing_file_fails_and_changes_nothing() {
     let server = wrun().serve(&path).start();
     let pid = server.worker().pid;
     fs::remove_file(&path).unwrap();
-    server.control(["reload"]).fails_with(66, &["component.wasm"]);
+    server
+        .control(["reload"])
+        .fails_with(66, &["component.wasm"]);
     assert_eq!((server.generation(), server.worker().pid), (1, pid));
     assert_eq!(server.get("/").ok(), "hello\n");
     deploy(folder.path(), "http_hello");
@@ -156,7 +179,10 @@ fn reload_of_a_missing_file_fails_and_changes_nothing() {
 fn component_that_needs_more_than_its_limits_does_not_replace_one_that_serves() {
     let folder = folder();
     let manifest = |memory: &str| {
-        let text = format!("component = \"{}\"\n[limits]\nmemory = \"{memory}\"\n", guest("http_hello").display());
+        let text = format!(
+            "component = \"{}\"\n[limits]\nmemory = \"{memory}\"\n",
+            guest("http_hello").display()
+        );
         fs::write(folder.path().join("wrun.toml"), text).unwrap();
     };
     manifest("64MiB");
@@ -177,6 +203,12 @@ fn worker_killed_during_a_reload_does_not_spoil_it() {
             reload.join().unwrap().ok();
         });
     }
-    let two = |workers: &[wrun_tests::Worker]| workers.len() == 2 && workers.iter().all(|worker| worker.generation == 4);
-    server.when("two workers of the newest generation", Duration::from_secs(60), two);
+    let two = |workers: &[wrun_tests::Worker]| {
+        workers.len() == 2 && workers.iter().all(|worker| worker.generation == 4)
+    };
+    server.when(
+        "two workers of the newest generation",
+        Duration::from_secs(60),
+        two,
+    );
 }

@@ -9,15 +9,28 @@ use wrun_tests::{Connection, folder, process};
 #[test]
 fn version_is_the_name_and_a_number() {
     let printed = wrun().run(["--version"]).ok();
-    let number = printed.trim_end().strip_prefix("wrun ").expect("the name comes first");
-    assert_eq!(number.split('.').filter(|part| part.parse::<u32>().is_ok()).count(), 3, "{printed}");
+    let number = printed
+        .trim_end()
+        .strip_prefix("wrun ")
+        .expect("the name comes first");
+    assert_eq!(
+        number
+            .split('.')
+            .filter(|part| part.parse::<u32>().is_ok())
+            .count(),
+        3,
+        "{printed}"
+    );
 }
 
 #[test]
 fn first_line_on_stderr_is_the_url_with_the_number_of_workers() {
     let server = serve("http_hello").workers(2).start();
     let line = server.log().lines().remove(0);
-    assert_eq!(line, format!("wrun: listening on http://{}/ (2 workers)", server.addr()));
+    assert_eq!(
+        line,
+        format!("wrun: listening on http://{}/ (2 workers)", server.addr())
+    );
     assert_eq!(server.get("/").ok(), "hello\n");
 }
 
@@ -26,26 +39,41 @@ fn every_worker_is_ready_when_the_url_is_printed() {
     let server = serve("http_hello").workers(3).start();
     let workers = server.workers();
     assert_eq!(workers.len(), 3);
-    assert!(workers.iter().all(wrun_tests::Worker::is_ready), "{workers:?}");
+    assert!(
+        workers.iter().all(wrun_tests::Worker::is_ready),
+        "{workers:?}"
+    );
 }
 
 #[test]
 fn auto_runs_one_worker_per_core_each_pinned_to_its_own() {
     let server = serve("http_hello").workers("auto").start();
-    let available = thread::available_parallelism().expect("the number of cores is known").get();
+    let available = thread::available_parallelism()
+        .expect("the number of cores is known")
+        .get();
     let workers = server.workers();
     assert_eq!(workers.len(), available);
-    let mut cores: Vec<usize> = workers.iter().flat_map(|worker| process::cores(worker.pid)).collect();
+    let mut cores: Vec<usize> = workers
+        .iter()
+        .flat_map(|worker| process::cores(worker.pid))
+        .collect();
     cores.sort_unstable();
     cores.dedup();
     assert_eq!(cores.len(), available, "one core for each worker");
-    assert!(workers.iter().all(|worker| process::cores(worker.pid).len() == 1));
+    assert!(
+        workers
+            .iter()
+            .all(|worker| process::cores(worker.pid).len() == 1)
+    );
 }
 
 #[test]
 fn counted_workers_are_not_pinned() {
     let server = serve("http_hello").workers(1).start();
-    assert_eq!(process::cores(server.worker().pid), process::cores(server.pid()));
+    assert_eq!(
+        process::cores(server.worker().pid),
+        process::cores(server.pid())
+    );
 }
 
 #[test]
@@ -63,7 +91,11 @@ fn manifest_in_the_folder_sets_what_flags_do_not() {
         [serve]\nworkers = 3\naddr = [\"127.0.0.1:0\"]\nstate = \"data\"\n\
         [env]\nFROM = \"manifest\"\nBOTH = \"manifest\"\n";
     fs::write(folder.path().join("wrun.toml"), manifest).unwrap();
-    let launch = wrun().serve(folder.path()).without_addr().workers(2).state(folder.path().join("data"));
+    let launch = wrun()
+        .serve(folder.path())
+        .without_addr()
+        .workers(2)
+        .state(folder.path().join("data"));
     let server = launch.flag("--env", "BOTH=flag").start();
     assert_eq!(server.workers().len(), 2, "a flag wins over the manifest");
     let facts = server.get("/").ok();
@@ -74,7 +106,10 @@ fn manifest_in_the_folder_sets_what_flags_do_not() {
 #[test]
 fn limits_of_the_manifest_hold() {
     let folder = folder();
-    let manifest = format!("component = \"{}\"\n[limits]\nrequest-body = \"10B\"\n", guest("http_sink").display());
+    let manifest = format!(
+        "component = \"{}\"\n[limits]\nrequest-body = \"10B\"\n",
+        guest("http_sink").display()
+    );
     let path = folder.path().join("wrun.toml");
     fs::write(&path, manifest).unwrap();
     let server = wrun().serve(&path).start();
@@ -95,13 +130,21 @@ fn manifest_elsewhere_is_read_with_config() {
 fn every_address_answers() {
     let server = serve("http_hello").flag("--addr", "127.0.0.1:0").start();
     let urls = server.ps()["supervisor"]["urls"].clone();
-    let urls = urls.as_array().expect("a list").iter().map(|url| url.as_str().expect("a text"));
+    let urls = urls
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|url| url.as_str().expect("a text"));
     let addrs: Vec<_> = urls
-        .map(|url| url.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address"))
+        .map(|url| {
+            url.trim_start_matches("http://")
+                .trim_end_matches('/')
+                .parse()
+                .expect("an address")
+        })
         .collect();
     assert_eq!(addrs.len(), 2);
     for addr in addrs {
         assert_eq!(Connection::open(addr).get("/").ok(), "hello\n");
     }
 }
-

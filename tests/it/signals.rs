@@ -35,12 +35,17 @@ fn interrupt_to_the_whole_group_as_a_terminal_sends_it_is_graceful_too() {
 
 #[test]
 fn second_termination_ends_at_once() {
-    let mut server = serve("http_sleep").flag("--timeout", "10min").flag("--drain-timeout", "10min").start();
+    let mut server = serve("http_sleep")
+        .flag("--timeout", "10min")
+        .flag("--drain-timeout", "10min")
+        .start();
     let mut busy = server.connect();
     busy.send_head("GET", "/?ms=600000", &[]);
     server.when_in_flight(1);
     server.signal(Signal::SIGTERM);
-    wrun_tests::eventually("it drains", SOON, || (server.ps()["supervisor"]["state"] == "stopping").then_some(()));
+    wrun_tests::eventually("it drains", SOON, || {
+        (server.ps()["supervisor"]["state"] == "stopping").then_some(())
+    });
     assert!(server.is_running());
     server.signal(Signal::SIGTERM);
     server.end(Duration::from_secs(10));
@@ -49,7 +54,10 @@ fn second_termination_ends_at_once() {
 
 #[test]
 fn termination_of_an_idle_server_does_not_take_its_timeouts() {
-    let mut server = serve("http_hello").workers(2).flag("--drain-timeout", "10min").start();
+    let mut server = serve("http_hello")
+        .workers(2)
+        .flag("--drain-timeout", "10min")
+        .start();
     let mut idle = server.connect();
     idle.get("/").ok();
     let start = Instant::now();
@@ -65,7 +73,11 @@ fn connection_made_while_draining_is_answered_or_refused_and_never_left_open() {
         if let Ok(mut late) = wrun_tests::Connection::try_open(server.addr(), SOON) {
             let _ = late.try_send("GET /?ms=0 HTTP/1.1\r\nhost: a\r\n\r\n");
             if let Err(error) = late.try_response() {
-                assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "nobody answered");
+                assert_ne!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock,
+                    "nobody answered"
+                );
             }
         }
     }
@@ -75,7 +87,9 @@ fn connection_made_while_draining_is_answered_or_refused_and_never_left_open() {
 #[test]
 fn ttin_and_ttou_run_one_worker_more_and_one_fewer() {
     let server = serve("http_hello").start();
-    let ready = |count| move |workers: &[Worker]| workers.len() == count && workers.iter().all(Worker::is_ready);
+    let ready = |count| {
+        move |workers: &[Worker]| workers.len() == count && workers.iter().all(Worker::is_ready)
+    };
     server.signal(Signal::SIGTTIN);
     server.when("two workers", SOON, ready(2));
     server.signal(Signal::SIGTTIN);

@@ -31,14 +31,20 @@ fn port_of_a_killed_server_can_be_bound_again_at_once() {
     let mut kept = first.connect();
     kept.get("/").ok();
     drop(first);
-    assert_eq!(serve("http_hello").addr(addr).start().get("/").ok(), "hello\n");
+    assert_eq!(
+        serve("http_hello").addr(addr).start().get("/").ok(),
+        "hello\n"
+    );
 }
 
 #[test]
 fn inherited_socket_is_served() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let server = serve("http_hello").without_addr().inherits(listener).start();
+    let server = serve("http_hello")
+        .without_addr()
+        .inherits(listener)
+        .start();
     assert_eq!(server.addr(), addr);
     assert_eq!(server.get("/").ok(), "hello\n");
 }
@@ -47,7 +53,11 @@ fn inherited_socket_is_served() {
 fn inherited_socket_outlives_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let inherit = || serve("http_hello").without_addr().inherits(listener.try_clone().unwrap());
+    let inherit = || {
+        serve("http_hello")
+            .without_addr()
+            .inherits(listener.try_clone().unwrap())
+    };
     let mut first = inherit().start();
     assert!(first.stop().success());
     // Nobody accepts now, and yet nobody is refused: the connection waits for the next server.
@@ -60,5 +70,10 @@ fn inherited_socket_outlives_the_server() {
 fn ipv6_is_served() {
     let server = serve("http_echo").addr("[::1]:0").start();
     assert!(server.addr().is_ipv6());
-    assert!(server.get("/request").ok().contains("authority test.example\n"));
+    assert!(
+        server
+            .get("/request")
+            .ok()
+            .contains("authority test.example\n")
+    );
 }

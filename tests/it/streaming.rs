@@ -16,7 +16,9 @@ const TRANSFER: Duration = Duration::from_secs(240);
 
 fn unhurried(launch: Launch) -> Launch {
     let launch = launch.flag("--timeout", "10min").flag("--cpu", "10min");
-    launch.flag("--request-body", "4GiB").flag("--response-body", "4GiB")
+    launch
+        .flag("--request-body", "4GiB")
+        .flag("--response-body", "4GiB")
 }
 
 /// Watches the worker's memory until `transfer` is done, and returns what it returned.
@@ -49,7 +51,11 @@ fn read_body(connection: &mut Connection, expected: impl Fn(u64) -> u8) -> u64 {
         if got == 0 {
             return len;
         }
-        assert_eq!((piece[0], piece[got - 1]), (expected(len), expected(len + got as u64 - 1)), "at {len}");
+        assert_eq!(
+            (piece[0], piece[got - 1]),
+            (expected(len), expected(len + got as u64 - 1)),
+            "at {len}"
+        );
         len += got as u64;
     }
 }
@@ -129,7 +135,9 @@ fn first_piece_comes_back_before_the_last_is_sent() {
 
 #[test]
 fn client_that_is_slow_to_read_stops_its_guest() {
-    let server = unhurried(serve("http_stream")).flag("--stall-timeout", "10min").start();
+    let server = unhurried(serve("http_stream"))
+        .flag("--stall-timeout", "10min")
+        .start();
     let before = server.worker().rss_bytes;
     let mut connection = server.connect();
     connection.send_head("GET", "/?forever=1", &[]);
@@ -147,7 +155,11 @@ fn client_that_is_slow_to_read_stops_its_guest() {
     });
     let worker = server.worker();
     assert_eq!(worker.in_flight, 1);
-    assert!(worker.rss_bytes < before + (64 << 20), "from {before} to {} bytes", worker.rss_bytes);
+    assert!(
+        worker.rss_bytes < before + (64 << 20),
+        "from {before} to {} bytes",
+        worker.rss_bytes
+    );
 }
 
 #[test]
@@ -155,12 +167,25 @@ fn guest_that_is_slow_to_read_stops_its_client() {
     let server = unhurried(serve("http_sink")).start();
     let before = server.worker().rss_bytes;
     let mut connection = Connection::try_open(server.addr(), Duration::from_millis(500)).unwrap();
-    connection.send_head("POST", "/?slow_ms=60000", &[("content-length", &GIB.to_string())]);
+    connection.send_head(
+        "POST",
+        "/?slow_ms=60000",
+        &[("content-length", &GIB.to_string())],
+    );
     let piece = vec![b'x'; 1 << 20];
-    let taken = (0..1024).take_while(|_| connection.try_send(&piece).is_ok()).count();
-    assert!(taken < 64, "{taken} MiB were taken and the guest has read 64 KiB");
+    let taken = (0..1024)
+        .take_while(|_| connection.try_send(&piece).is_ok())
+        .count();
+    assert!(
+        taken < 64,
+        "{taken} MiB were taken and the guest has read 64 KiB"
+    );
     let worker = server.worker();
-    assert!(worker.rss_bytes < before + (64 << 20), "from {before} to {} bytes", worker.rss_bytes);
+    assert!(
+        worker.rss_bytes < before + (64 << 20),
+        "from {before} to {} bytes",
+        worker.rss_bytes
+    );
 }
 
 #[test]
@@ -178,23 +203,29 @@ fn body_that_breaks_off_is_an_error_for_the_guest() {
 }
 
 #[test]
-fn body_that_the_guest_leaves_unread_does_not_disturb_the_next_request() {
+fn body_that_the_guest_leaves_unread_is_not_taken_for_the_next_request() {
     let server = serve("http_sink").start();
     let mut connection = server.connect();
     let response = connection.exchange("POST", "/?ignore=1", &[], &vec![b'x'; 100_000]);
     assert_eq!(response.text(), "ignored\n");
-    if response.closes() {
-        connection = server.connect();
+    // The server may close a connection rather than read on.
+    let _ = connection.try_send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n12345");
+    if let Ok(response) = connection.try_response() {
+        assert_eq!(response.ok(), "5\n");
     }
-    assert_eq!(connection.exchange("POST", "/", &[], b"12345").ok(), "5\n");
+    assert_eq!(server.post("/", b"12345").ok(), "5\n");
 }
 
 #[test]
 fn client_that_expects_100_is_told_to_go_on() {
-    let server = serve("http_echo").start();
+    let server = serve("http_sink").start();
     let mut connection = server.connect();
-    connection.send_head("POST", "/", &[("content-length", "4"), ("expect", "100-continue")]);
+    connection.send_head(
+        "POST",
+        "/",
+        &[("content-length", "4"), ("expect", "100-continue")],
+    );
     assert_eq!(connection.head().unwrap().status, 100);
     connection.send("body");
-    assert_eq!(connection.response().ok(), "body");
+    assert_eq!(connection.response().ok(), "4\n");
 }

@@ -2,7 +2,7 @@
 
 use crate::serve;
 use std::time::Duration;
-use wrun_tests::{Connection, Server, SOON, eventually};
+use wrun_tests::{Connection, SOON, Server, eventually};
 
 /// Far below the defaults of the timeouts that are not under test.
 const CLOSED_WITHIN: Duration = Duration::from_secs(8);
@@ -28,13 +28,20 @@ fn connection_that_could_still_be_either_http_is_closed() {
     for len in [1, 3, 10, PREFACE.len() - 1] {
         let mut connection = server.connect();
         connection.send(&PREFACE[..len]);
-        assert_closed(&server, &mut connection, &format!("closed after {len} bytes of the preface"));
+        assert_closed(
+            &server,
+            &mut connection,
+            &format!("closed after {len} bytes of the preface"),
+        );
     }
 }
 
 #[test]
 fn http2_connection_without_a_request_is_closed() {
-    let server = serve("http_hello").flag("--header-timeout", "1s").flag("--idle-timeout", "1s").start();
+    let server = serve("http_hello")
+        .flag("--header-timeout", "1s")
+        .flag("--idle-timeout", "1s")
+        .start();
     let mut connection = server.connect();
     connection.send(PREFACE);
     assert_closed(&server, &mut connection, "closed after the preface alone");
@@ -59,9 +66,11 @@ fn head_that_drips_does_not_get_more_time() {
     let server = serve("http_hello").flag("--header-timeout", "1s").start();
     let mut connection = server.connect();
     connection.send("GET / HTTP/1.1\r\nhost: a\r\nx-slow: ");
-    eventually("closed although a byte comes every 10 ms", CLOSED_WITHIN, || {
-        (connection.try_send("x").is_err() || connection.has_ended()).then_some(())
-    });
+    eventually(
+        "closed although a byte comes every 10 ms",
+        CLOSED_WITHIN,
+        || (connection.try_send("x").is_err() || connection.has_ended()).then_some(()),
+    );
 }
 
 #[test]
@@ -76,7 +85,10 @@ fn second_head_on_a_connection_has_the_same_time() {
 
 #[test]
 fn idle_connection_is_closed_and_a_busy_one_is_not() {
-    let server = serve("http_sleep").flag("--idle-timeout", "1s").flag("--header-timeout", "30s").start();
+    let server = serve("http_sleep")
+        .flag("--idle-timeout", "1s")
+        .flag("--header-timeout", "30s")
+        .start();
     let mut idle = server.connect();
     idle.get("/").ok();
     let mut busy = server.connect();
@@ -113,7 +125,11 @@ fn body_that_is_slow_but_comes_is_taken() {
     let server = serve("http_sink").flag("--stall-timeout", "1s").start();
     let mut connection = server.connect();
     let (piece, pieces) = ([b'x'; 100], 300);
-    connection.send_head("POST", "/", &[("content-length", &(piece.len() * pieces).to_string())]);
+    connection.send_head(
+        "POST",
+        "/",
+        &[("content-length", &(piece.len() * pieces).to_string())],
+    );
     let mut sent = 0;
     eventually("all pieces are sent", SOON, || {
         connection.send(piece);
@@ -125,7 +141,10 @@ fn body_that_is_slow_but_comes_is_taken() {
 
 #[test]
 fn client_that_does_not_take_its_answer_is_cut_off() {
-    let server = serve("http_stream").flag("--stall-timeout", "1s").flag("--timeout", "10min").start();
+    let server = serve("http_stream")
+        .flag("--stall-timeout", "1s")
+        .flag("--timeout", "10min")
+        .start();
     let mut connection = server.connect();
     connection.send_head("GET", "/?forever=1", &[]);
     server.when_in_flight(1);
@@ -139,5 +158,8 @@ fn client_that_does_not_take_its_answer_is_cut_off() {
 #[test]
 fn guest_that_is_slow_is_not_taken_for_a_slow_client() {
     let server = serve("http_sink").flag("--stall-timeout", "500ms").start();
-    assert_eq!(server.post("/?slow_ms=1000", &vec![b'x'; 150_000]).ok(), "150000\n");
+    assert_eq!(
+        server.post("/?slow_ms=1000", &vec![b'x'; 150_000]).ok(),
+        "150000\n"
+    );
 }

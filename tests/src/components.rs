@@ -58,7 +58,10 @@ pub fn compile_bomb() -> Vec<u8> {
     let mut body = format!("(local {})", "i64 ".repeat(LOCALS));
     body += &"(loop ".repeat(LOOPS);
     for local in 2..LOCALS {
-        body += &format!("(local.set {local} (i64.add (local.get {local}) (local.get {})))", local + 1);
+        body += &format!(
+            "(local.set {local} (i64.add (local.get {local}) (local.get {})))",
+            local + 1
+        );
     }
     body += &"(br_if 0 (local.get 0)))".repeat(LOOPS);
     let handler = format!("(func (export \"handle\") (param i32 i32) {body})");

@@ -54,7 +54,13 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase that must keep its promises.
-    pub const ALL: [Self; 5] = [Self::Reload, Self::Kill, Self::Stop, Self::Descriptors, Self::Orphans];
+    pub const ALL: [Self; 5] = [
+        Self::Reload,
+        Self::Kill,
+        Self::Stop,
+        Self::Descriptors,
+        Self::Orphans,
+    ];
 
     /// Returns what is done, for a table.
     pub fn name(self) -> &'static str {
@@ -103,7 +109,11 @@ impl Faults {
     /// Prepares the run of a server with at least two workers.
     pub fn new(launch: Launch, rounds: usize) -> Self {
         let state = crate::folder();
-        Self { launch: launch.state(state.path().join("state")), rounds, _state: state }
+        Self {
+            launch: launch.state(state.path().join("state")),
+            rounds,
+            _state: state,
+        }
     }
 
     /// Runs one phase on a server of its own.
@@ -134,18 +144,36 @@ impl Faults {
     }
 
     fn kill(&self) -> Report {
-        let mut report = Report { times: self.rounds, ..Report::default() };
+        let mut report = Report {
+            times: self.rounds,
+            ..Report::default()
+        };
         let mut left = self.rounds;
         while left > 0 {
             let times = left.min(KILLS_PER_SERVER);
             report.tally.add(self.kill_workers(times));
             left -= times;
         }
-        let Tally { refused, wrong, late, broken, .. } = report.tally;
+        let Tally {
+            refused,
+            wrong,
+            late,
+            broken,
+            ..
+        } = report.tally;
         report.must(refused == 0, "nobody is refused");
-        report.must(wrong + late == 0, "every answer is the right one, and in time");
-        report.must(broken <= self.rounds as u64 * CLIENTS, "a kill costs each client at most one request");
-        report.remark = format!("{:.2} requests lost per kill", broken as f64 / self.rounds as f64);
+        report.must(
+            wrong + late == 0,
+            "every answer is the right one, and in time",
+        );
+        report.must(
+            broken <= self.rounds as u64 * CLIENTS,
+            "a kill costs each client at most one request",
+        );
+        report.remark = format!(
+            "{:.2} requests lost per kill",
+            broken as f64 / self.rounds as f64
+        );
         report
     }
 
@@ -155,13 +183,19 @@ impl Faults {
         let count = server.workers().len();
         let load = start_load(&server);
         for number in 0..times {
-            let workers = server.when("all workers are ready", SOON, |workers| all_ready(workers, count));
+            let workers = server.when("all workers are ready", SOON, |workers| {
+                all_ready(workers, count)
+            });
             between(&load);
             process::send(workers[number % count].pid, Signal::SIGKILL);
             let gone = |workers: &[Worker], pid| workers.iter().all(|worker| worker.pid != pid);
-            server.when("it was reaped", SOON, |now| gone(now, workers[number % count].pid));
+            server.when("it was reaped", SOON, |now| {
+                gone(now, workers[number % count].pid)
+            });
         }
-        server.when("all workers are ready", SOON, |workers| all_ready(workers, count));
+        server.when("all workers are ready", SOON, |workers| {
+            all_ready(workers, count)
+        });
         between(&load);
         load.end()
     }
@@ -172,42 +206,80 @@ impl Faults {
         let count = server.workers().len();
         let load = start_load(&server);
         for number in 0..times {
-            let workers = server.when("all workers are ready", SOON, |workers| all_ready(workers, count));
+            let workers = server.when("all workers are ready", SOON, |workers| {
+                all_ready(workers, count)
+            });
             between(&load);
             let pid = workers[number % count].pid;
             process::send(pid, Signal::SIGSTOP);
             // The other workers serve while this one does not.
             between(&load);
-            eventually("the stopped worker is gone", SOON, || (!process::alive(pid)).then_some(()));
+            eventually("the stopped worker is gone", SOON, || {
+                (!process::alive(pid)).then_some(())
+            });
         }
-        server.when("all workers are ready", SOON, |workers| all_ready(workers, count));
+        server.when("all workers are ready", SOON, |workers| {
+            all_ready(workers, count)
+        });
         between(&load);
-        let mut report = Report { times, tally: load.end(), ..Report::default() };
-        let Tally { refused, wrong, late, broken, worst_gap, .. } = report.tally;
+        let mut report = Report {
+            times,
+            tally: load.end(),
+            ..Report::default()
+        };
+        let Tally {
+            refused,
+            wrong,
+            late,
+            broken,
+            worst_gap,
+            ..
+        } = report.tally;
         report.must(refused == 0, "nobody is refused");
-        report.must(wrong + late == 0, "every answer is the right one, and in time");
-        report.must(broken <= times as u64 * CLIENTS, "a stop costs each client at most one request");
+        report.must(
+            wrong + late == 0,
+            "every answer is the right one, and in time",
+        );
+        report.must(
+            broken <= times as u64 * CLIENTS,
+            "a stop costs each client at most one request",
+        );
         report.must(worst_gap < GAP_MAX, "a stopped worker is replaced in time");
         report
     }
 
     fn descriptors(&self) -> Report {
-        let server = self.launch.clone().after_shell(&format!("ulimit -n {DESCRIPTORS}")).start();
+        let server = self
+            .launch
+            .clone()
+            .after_shell(&format!("ulimit -n {DESCRIPTORS}"))
+            .start();
         let before: Vec<i32> = server.workers().iter().map(|worker| worker.pid).collect();
         let load = start_load(&server);
         between(&load);
-        let idle: Vec<_> = (0..IDLE).filter_map(|_| TcpStream::connect(server.addr()).ok()).collect();
+        let idle: Vec<_> = (0..IDLE)
+            .filter_map(|_| TcpStream::connect(server.addr()).ok())
+            .collect();
         server.log().line_with("out of descriptors");
+        // Those who were connected before go on.
+        between(&load);
         drop(idle);
         let tally = load.end();
         // Whatever the flood cost, it is over: from here on nothing may fail.
         let load = start_load(&server);
         between(&load);
         let after_flood = load.end();
-        let mut report = Report { times: 1, tally, ..Report::default() };
+        let mut report = Report {
+            times: 1,
+            tally,
+            ..Report::default()
+        };
         let refused = report.tally.refused;
         report.must(refused == 0, "nobody is refused");
-        report.must(after_flood.failed() == 0, "after the flood every request is answered");
+        report.must(
+            after_flood.failed() == 0,
+            "after the flood every request is answered",
+        );
         let after: Vec<i32> = server.workers().iter().map(|worker| worker.pid).collect();
         report.must(before == after, "no worker dies of it");
         report.remark = format!("{IDLE} idle connections, {DESCRIPTORS} descriptors");
@@ -222,9 +294,15 @@ impl Faults {
         server.signal(Signal::SIGKILL);
         let killed = Instant::now();
         server.end(SOON);
-        eventually("the workers are gone", SOON, || pids.iter().all(|pid| !process::alive(*pid)).then_some(()));
+        eventually("the workers are gone", SOON, || {
+            pids.iter().all(|pid| !process::alive(*pid)).then_some(())
+        });
         let gone = killed.elapsed();
-        let mut report = Report { times: 1, tally: load.end(), ..Report::default() };
+        let mut report = Report {
+            times: 1,
+            tally: load.end(),
+            ..Report::default()
+        };
         report.must(gone <= ORPHAN_MAX, "no worker is left after 1 s");
         report.remark = format!("workers gone after {} ms", gone.as_millis());
         report
@@ -242,14 +320,23 @@ fn all_ready(workers: &[Worker], count: usize) -> bool {
 /// Waits for some requests to be answered.
 fn between(load: &Load) {
     let before = load.answered();
-    eventually("requests are answered", SOON, || (load.answered() >= before + BETWEEN).then_some(()));
+    eventually("requests are answered", SOON, || {
+        (load.answered() >= before + BETWEEN).then_some(())
+    });
 }
 
 /// Holds a phase to what a reload promises.
 fn graceful(times: usize, tally: Tally) -> Report {
     let (failed, idle_closed) = (tally.failed(), tally.idle_closed);
-    let mut report = Report { times, tally, ..Report::default() };
+    let mut report = Report {
+        times,
+        tally,
+        ..Report::default()
+    };
     report.must(failed == 0, "no request fails");
-    report.must(idle_closed == 0, "no connection is closed without a warning");
+    report.must(
+        idle_closed == 0,
+        "no connection is closed without a warning",
+    );
     report
 }

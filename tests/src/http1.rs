@@ -1,5 +1,6 @@
 //! A client of HTTP/1.1 that sends exactly the bytes it is given and tells a clean end from a broken one.
 
+use crate::response::Response;
 use std::io::{self, ErrorKind, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -9,52 +10,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// More fields than any answer has.
 const FIELDS_MAX: usize = 1100;
-
-/// The head of an answer, and its body if that was read.
-#[derive(Clone, Debug, Default)]
-pub struct Response {
-    /// The status code.
-    pub status: u16,
-    /// Name and value of every field; names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// The body without its framing.
-    pub body: Vec<u8>,
-    /// The fields after the body.
-    pub trailers: Vec<(String, String)>,
-}
-
-impl Response {
-    /// Returns the value of the first field of this name.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|field| field.0 == name).map(|field| field.1.as_str())
-    }
-
-    /// Returns the values of all fields of this name.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.headers.iter().filter(move |field| field.0 == name).map(|field| field.1.as_str())
-    }
-
-    /// Returns the body as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// Tells whether the server will close the connection after this answer.
-    pub fn closes(&self) -> bool {
-        self.all("connection").any(|value| value.eq_ignore_ascii_case("close"))
-    }
-
-    /// Checks the status and returns the body as text.
-    ///
-    /// # Panics
-    ///
-    /// If the status is not 200.
-    #[track_caller]
-    pub fn ok(self) -> String {
-        assert_eq!(self.status, 200, "{self:?}");
-        self.text()
-    }
-}
 
 /// One connection.
 #[derive(Debug)]
@@ -74,7 +29,8 @@ impl Connection {
     /// If the connection is refused.
     #[track_caller]
     pub fn open(addr: SocketAddr) -> Self {
-        Self::try_open(addr, PATIENCE).unwrap_or_else(|error| panic!("failed to connect to {addr}: {error}"))
+        Self::try_open(addr, PATIENCE)
+            .unwrap_or_else(|error| panic!("failed to connect to {addr}: {error}"))
     }
 
     /// Connects; every later wait ends after `patience`.
@@ -83,7 +39,11 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self { stream, unread: Vec::new(), head_only: false })
+        Ok(Self {
+            stream,
+            unread: Vec::new(),
+            head_only: false,
+        })
     }
 
     /// Sends bytes as they are.
@@ -105,8 +65,13 @@ impl Connection {
     #[track_caller]
     pub fn send_head(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
         self.head_only = method == "HEAD";
-        let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.send(format!("{method} {target} HTTP/1.1\r\nhost: test.example\r\n{fields}\r\n"));
+        let fields: String = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        self.send(format!(
+            "{method} {target} HTTP/1.1\r\nhost: test.example\r\n{fields}\r\n"
+        ));
     }
 
     /// Sends a request and returns the answer.
@@ -115,7 +80,13 @@ impl Connection {
     ///
     /// If the connection breaks before the end of the answer.
     #[track_caller]
-    pub fn exchange(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    pub fn exchange(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
         let length = body.len().to_string();
         let mut all = headers.to_vec();
         if !body.is_empty() {
@@ -150,7 +121,11 @@ impl Connection {
         let mut body = self.body(&head)?;
         body.read_to_end(&mut bytes)?;
         let trailers = std::mem::take(&mut body.trailers);
-        Ok(Response { body: bytes, trailers, ..head })
+        Ok(Response {
+            body: bytes,
+            trailers,
+            ..head
+        })
     }
 
     /// Reads the head of an answer and leaves the body.
@@ -169,13 +144,20 @@ impl Connection {
         let framing = if self.head_only || head.status < 200 || matches!(head.status, 204 | 304) {
             Framing::Length(0)
         } else if head.header("transfer-encoding") == Some("chunked") {
-            Framing::Chunk { left: 0, first: true }
+            Framing::Chunk {
+                left: 0,
+                first: true,
+            }
         } else if let Some(length) = head.header("content-length") {
             Framing::Length(length.parse().map_err(invalid)?)
         } else {
             Framing::UntilClosed
         };
-        Ok(Body { connection: self, framing, trailers: Vec::new() })
+        Ok(Body {
+            connection: self,
+            framing,
+            trailers: Vec::new(),
+        })
     }
 
     /// Reads whatever still comes until the server closes the connection cleanly.
@@ -191,14 +173,18 @@ impl Connection {
     ///
     /// If the socket cannot be switched between waiting and not waiting.
     pub fn has_ended(&mut self) -> bool {
-        self.stream.set_nonblocking(true).expect("a socket can be made non-blocking");
+        self.stream
+            .set_nonblocking(true)
+            .expect("a socket can be made non-blocking");
         let ended = loop {
             match self.fill() {
                 Ok(()) => {}
                 Err(error) => break error.kind() != ErrorKind::WouldBlock,
             }
         };
-        self.stream.set_nonblocking(false).expect("a socket can be made blocking");
+        self.stream
+            .set_nonblocking(false)
+            .expect("a socket can be made blocking");
         ended
     }
 
@@ -208,8 +194,15 @@ impl Connection {
     ///
     /// If there are no descriptors left.
     pub fn second_handle(&self) -> Self {
-        let stream = self.stream.try_clone().expect("a descriptor for a second handle");
-        Self { stream, unread: Vec::new(), head_only: false }
+        let stream = self
+            .stream
+            .try_clone()
+            .expect("a descriptor for a second handle");
+        Self {
+            stream,
+            unread: Vec::new(),
+            head_only: false,
+        }
     }
 
     /// Says that nothing more will be sent.
@@ -277,7 +270,10 @@ impl Read for Body<'_> {
             }
             Framing::Chunk { left, first } => {
                 let len = self.read_some(into, left)?;
-                self.framing = Framing::Chunk { left: left - len as u64, first };
+                self.framing = Framing::Chunk {
+                    left: left - len as u64,
+                    first,
+                };
                 Ok(len)
             }
             Framing::UntilClosed => match self.read_some(into, u64::MAX) {
@@ -295,7 +291,10 @@ impl Body<'_> {
             self.connection.fill()?;
         }
         let unread = &mut self.connection.unread;
-        let len = into.len().min(unread.len()).min(usize::try_from(max).unwrap_or(usize::MAX));
+        let len = into
+            .len()
+            .min(unread.len())
+            .min(usize::try_from(max).unwrap_or(usize::MAX));
         into[..len].copy_from_slice(&unread[..len]);
         unread.drain(..len);
         Ok(len)
@@ -312,8 +311,11 @@ impl Body<'_> {
         if size == 0 {
             loop {
                 let line = self.connection.line()?;
-                let Some((name, value)) = line.split_once(':') else { break };
-                self.trailers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+                let Some((name, value)) = line.split_once(':') else {
+                    break;
+                };
+                self.trailers
+                    .push((name.to_ascii_lowercase(), value.trim().to_owned()));
             }
         }
         Ok(size)
@@ -328,10 +330,20 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(usize, Response)>> {
         return Ok(None);
     };
     let headers = head.headers.iter().map(|field| {
-        (field.name.to_ascii_lowercase(), String::from_utf8_lossy(field.value).into_owned())
+        (
+            field.name.to_ascii_lowercase(),
+            String::from_utf8_lossy(field.value).into_owned(),
+        )
     });
     let status = head.code.expect("a complete head has a status");
-    Ok(Some((len, Response { status, headers: headers.collect(), ..Response::default() })))
+    Ok(Some((
+        len,
+        Response {
+            status,
+            headers: headers.collect(),
+            ..Response::default()
+        },
+    )))
 }
 
 fn invalid(error: impl ToString) -> io::Error {

@@ -1,6 +1,6 @@
 //! A client of cleartext HTTP/2 with prior knowledge, driven step by step.
 
-use crate::http1::Response;
+use crate::response::Response;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
@@ -31,10 +31,15 @@ impl Http2 {
     /// If the server does not speak HTTP/2.
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> Self {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let requests = runtime.block_on(async {
             let stream = TcpStream::connect(addr).await.expect("the server accepts");
-            let (requests, connection) = h2::client::handshake(stream).await.expect("the server speaks HTTP/2");
+            let (requests, connection) = h2::client::handshake(stream)
+                .await
+                .expect("the server speaks HTTP/2");
             // Its end shows in the requests.
             tokio::spawn(connection);
             requests
@@ -49,7 +54,8 @@ impl Http2 {
     /// If the stream is reset.
     #[track_caller]
     pub fn get(&mut self, target: &str) -> Response {
-        self.exchange("GET", target, &[], &[]).expect("a whole answer")
+        self.exchange("GET", target, &[], &[])
+            .expect("a whole answer")
     }
 
     /// Sends a request and returns the answer.
@@ -76,7 +82,9 @@ impl Http2 {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Pending, h2::Error> {
-        let mut request = Request::builder().method(method).uri(format!("http://test.example{target}"));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://test.example{target}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -127,10 +135,14 @@ impl Http2 {
 }
 
 async fn within<T>(step: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, step).await.expect("the server answers in time")
+    tokio::time::timeout(PATIENCE, step)
+        .await
+        .expect("the server answers in time")
 }
 
 fn fields(map: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    map.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
+    map.iter()
+        .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+        .collect()
 }

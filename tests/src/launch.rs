@@ -30,7 +30,9 @@ pub struct Wrun {
 impl Wrun {
     /// Names the binary.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into() }
+        Self {
+            binary: binary.into(),
+        }
     }
 
     /// Returns a command that runs wrun with nothing in its environment that would change what it does.
@@ -46,7 +48,10 @@ impl Wrun {
     pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Outcome {
         let mut command = self.command();
         command.args(args).stdin(Stdio::null());
-        command.output().unwrap_or_else(|error| panic!("failed to run {command:?}: {error}")).into()
+        command
+            .output()
+            .unwrap_or_else(|error| panic!("failed to run {command:?}: {error}"))
+            .into()
     }
 
     /// Prepares a server of what `path` names.
@@ -59,7 +64,9 @@ impl Wrun {
 fn clean(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        let is_ours = name.to_str().is_some_and(|name| name.starts_with("WRUN_") || name.starts_with("LISTEN_"));
+        let is_ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("WRUN_") || name.starts_with("LISTEN_"));
         if is_ours || name == "NOTIFY_SOCKET" {
             command.env_remove(name);
         }
@@ -167,14 +174,21 @@ impl Launch {
     /// Starts wrun through another program, which gets wrun's command line as its last arguments.
     #[must_use]
     pub fn through<A: AsRef<OsStr>>(mut self, program: impl IntoIterator<Item = A>) -> Self {
-        self.through = program.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self.through = program
+            .into_iter()
+            .map(|word| word.as_ref().to_owned())
+            .collect();
         self
     }
 
     /// Starts wrun after this line of shell has run in its process.
     #[must_use]
     pub fn after_shell(self, line: &str) -> Self {
-        self.through(["sh".to_owned(), "-c".to_owned(), format!("{line}; exec \"$0\" \"$@\"")])
+        self.through([
+            "sh".to_owned(),
+            "-c".to_owned(),
+            format!("{line}; exec \"$0\" \"$@\""),
+        ])
     }
 
     /// Hands an open socket to wrun as systemd's socket activation does.
@@ -182,7 +196,8 @@ impl Launch {
     pub fn inherits(mut self, listener: TcpListener) -> Self {
         self.listener = Some(Arc::new(listener));
         // The id of the process is known only in it.
-        self.env("LISTEN_FDS", "1").after_shell("export LISTEN_PID=$$")
+        self.env("LISTEN_FDS", "1")
+            .after_shell("export LISTEN_PID=$$")
     }
 
     /// Gives wrun a terminal for its log.
@@ -210,7 +225,10 @@ impl Launch {
     pub fn fail(self) -> Outcome {
         let mut prepared = self.prepare();
         let command = &mut prepared.command;
-        command.output().unwrap_or_else(|error| panic!("failed to run {command:?}: {error}")).into()
+        command
+            .output()
+            .unwrap_or_else(|error| panic!("failed to run {command:?}: {error}"))
+            .into()
     }
 
     fn prepare(self) -> Prepared {
@@ -222,7 +240,10 @@ impl Launch {
                 command
             }
         };
-        command.arg("serve").arg(&self.path).args(["--workers", &self.workers]);
+        command
+            .arg("serve")
+            .arg(&self.path)
+            .args(["--workers", &self.workers]);
         if let Some(addr) = &self.addr {
             command.args(["--addr", addr]);
         }
@@ -230,14 +251,23 @@ impl Launch {
         let state = match (&self.state, &self.folder) {
             (Some(state), _) => state.clone(),
             (None, Some(folder)) => folder.join(".wrun"),
-            (None, None) => scratch.insert(tempfile::tempdir().expect("a temporary folder")).path().join("state"),
+            (None, None) => scratch
+                .insert(tempfile::tempdir().expect("a temporary folder"))
+                .path()
+                .join("state"),
         };
         match &self.folder {
             Some(folder) if self.state.is_none() => command.current_dir(folder),
             _ => command.arg("--state").arg(&state),
         };
-        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        command
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0);
         let screen = self.terminal.then(|| {
             let terminal = Terminal::open().expect("the kernel has terminals");
             command.stderr(terminal.program);
@@ -247,7 +277,13 @@ impl Launch {
             pass_on(&mut command, listener);
         }
         die_with_this_thread(&mut command);
-        Prepared { wrun: self.wrun, command, state, scratch, screen }
+        Prepared {
+            wrun: self.wrun,
+            command,
+            state,
+            scratch,
+            screen,
+        }
     }
 }
 

@@ -13,16 +13,18 @@ pub mod load;
 pub mod log;
 pub mod outcome;
 pub mod process;
+pub mod response;
 pub mod server;
 pub mod terminal;
 pub mod third_party;
 pub mod upstream;
 pub mod wait;
 
-pub use http1::{Connection, Response};
+pub use http1::Connection;
 pub use http2::Http2;
 pub use launch::{Launch, Wrun};
 pub use outcome::Outcome;
+pub use response::Response;
 pub use server::{Server, Worker};
 pub use tempfile::TempDir;
 pub use wait::{SOON, eventually};
@@ -35,7 +37,9 @@ use std::path::Path;
 ///
 /// If this package was moved out of it.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the package lies in the repository")
 }
 
 /// Returns a folder that is removed when it is dropped.

@@ -60,9 +60,20 @@ impl Tally {
 /// One row of a table.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, refused, broken, wrong, late, idle_closed, .. } = self;
+        let Self {
+            requests,
+            refused,
+            broken,
+            wrong,
+            late,
+            idle_closed,
+            ..
+        } = self;
         let gap_ms = self.worst_gap.as_millis();
-        write!(f, "{requests:>9} {refused:>8} {broken:>7} {wrong:>6} {late:>5} {idle_closed:>12} {gap_ms:>13}")
+        write!(
+            f,
+            "{requests:>9} {refused:>8} {broken:>7} {wrong:>6} {late:>5} {idle_closed:>12} {gap_ms:>13}"
+        )
     }
 }
 
@@ -104,7 +115,11 @@ impl Load {
             })
         });
         let clients = clients.collect();
-        Self { ending, answered, clients }
+        Self {
+            ending,
+            answered,
+            clients,
+        }
     }
 
     /// Returns how many requests have come to an end, good or bad.
@@ -167,8 +182,15 @@ impl Client {
             Some(connection) => connection,
             none => none.insert(Connection::try_open(self.addr, PATIENCE)?),
         };
-        let keep = if self.keeps { "" } else { "connection: close\r\n" };
-        connection.try_send(format!("GET {} HTTP/1.1\r\nhost: test.example\r\n{keep}\r\n", self.target))?;
+        let keep = if self.keeps {
+            ""
+        } else {
+            "connection: close\r\n"
+        };
+        connection.try_send(format!(
+            "GET {} HTTP/1.1\r\nhost: test.example\r\n{keep}\r\n",
+            self.target
+        ))?;
         let response = connection.try_response()?;
         if !self.keeps || response.closes() {
             self.connection = None;

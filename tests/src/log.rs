@@ -54,7 +54,10 @@ impl Log {
 
     /// Returns all events so far: the lines that are JSON.
     pub fn events(&self) -> Vec<Value> {
-        self.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.lines()
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// Returns the first line, waiting for it; `None` if the log ended without one.
@@ -85,7 +88,9 @@ impl Log {
     /// If it does not come soon.
     #[track_caller]
     pub fn line_with(&self, text: &str) -> String {
-        eventually(text, SOON, || self.lines().into_iter().find(|line| line.contains(text)))
+        eventually(text, SOON, || {
+            self.lines().into_iter().find(|line| line.contains(text))
+        })
     }
 }
 

@@ -35,8 +35,14 @@ impl Outcome {
         assert_eq!(self.code, Some(code), "another exit status: {self:?}");
         let lines: Vec<&str> = self.stderr.lines().collect();
         assert_eq!(lines.len(), 2, "not one line and one hint: {self:?}");
-        assert!(lines[0].starts_with("wrun: "), "the first line says what: {self:?}");
-        assert!(lines[1].starts_with("  hint: "), "the second line is a hint: {self:?}");
+        assert!(
+            lines[0].starts_with("wrun: "),
+            "the first line says what: {self:?}"
+        );
+        assert!(
+            lines[1].starts_with("  hint: "),
+            "the second line is a hint: {self:?}"
+        );
         for text in says {
             assert!(self.stderr.contains(text), "{text:?} is missing: {self:?}");
         }

@@ -43,12 +43,16 @@ pub fn send(pid: i32, signal: Signal) {
 /// If there is no such process.
 pub fn cores(pid: i32) -> Vec<usize> {
     let set = sched_getaffinity(Pid::from_raw(pid)).expect("the process exists");
-    (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect()
+    (0..CpuSet::count())
+        .filter(|core| set.is_set(*core).unwrap_or(false))
+        .collect()
 }
 
 /// Returns the CPU time that the process has used; zero if it is gone.
 pub fn cpu_time(pid: i32) -> Duration {
-    stat(pid).map_or(Duration::ZERO, |stat| Duration::from_millis(stat.cpu_ticks * 10))
+    stat(pid).map_or(Duration::ZERO, |stat| {
+        Duration::from_millis(stat.cpu_ticks * 10)
+    })
 }
 
 /// What the tests need of `/proc/PID/stat`.

@@ -1,10 +1,11 @@
 //! A running server: asked through its URL and its control socket, ended with the test.
 
-use crate::http1::{Connection, Response};
+use crate::http1::Connection;
 use crate::launch::{Prepared, Wrun};
 use crate::log::Log;
 use crate::outcome::Outcome;
 use crate::process;
+use crate::response::Response;
 use crate::wait::{SOON, eventually};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -65,8 +66,16 @@ impl Worker {
 impl Server {
     #[track_caller]
     pub(crate) fn start(prepared: Prepared) -> Self {
-        let Prepared { wrun, mut command, state, scratch, screen } = prepared;
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("failed to start {command:?}: {error}"));
+        let Prepared {
+            wrun,
+            mut command,
+            state,
+            scratch,
+            screen,
+        } = prepared;
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("failed to start {command:?}: {error}"));
         // The command holds our copy of the terminal's other end, which would keep the log open.
         drop(command);
         let log = match screen {
@@ -75,9 +84,21 @@ impl Server {
         };
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         // From here on `Drop` ends the process whatever happens.
-        let mut server = Self { wrun, child, addr: unknown, log, state, _scratch: scratch };
-        let line = server.log.first_line(START).expect("the server says its URL before it ends");
-        let addr = line.split_once("http://").and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
+        let mut server = Self {
+            wrun,
+            child,
+            addr: unknown,
+            log,
+            state,
+            _scratch: scratch,
+        };
+        let line = server
+            .log
+            .first_line(START)
+            .expect("the server says its URL before it ends");
+        let addr = line
+            .split_once("http://")
+            .and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
         server.addr = addr.unwrap_or_else(|| panic!("no URL in the first line: {line}"));
         server
     }
@@ -129,7 +150,8 @@ impl Server {
     pub fn control<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Outcome {
         let args: Vec<_> = args.into_iter().collect();
         let words = args.iter().map(AsRef::as_ref);
-        self.wrun.run(words.chain([OsStr::new("--state"), self.state.as_os_str()]))
+        self.wrun
+            .run(words.chain([OsStr::new("--state"), self.state.as_os_str()]))
     }
 
     /// Returns what `wrun ps --json` prints.
@@ -149,7 +171,8 @@ impl Server {
     /// If `wrun ps --json` lacks a field.
     #[track_caller]
     pub fn workers(&self) -> Vec<Worker> {
-        serde_json::from_value(self.ps()["workers"].clone()).expect("ps lists the workers with every field")
+        serde_json::from_value(self.ps()["workers"].clone())
+            .expect("ps lists the workers with every field")
     }
 
     /// Returns its only worker.
@@ -166,15 +189,24 @@ impl Server {
 
     /// Waits until its workers are as `are_so` wants them, and returns them.
     #[track_caller]
-    pub fn when(&self, what: &str, within: Duration, are_so: impl Fn(&[Worker]) -> bool) -> Vec<Worker> {
-        eventually(what, within, || Some(self.workers()).filter(|workers| are_so(workers)))
+    pub fn when(
+        &self,
+        what: &str,
+        within: Duration,
+        are_so: impl Fn(&[Worker]) -> bool,
+    ) -> Vec<Worker> {
+        eventually(what, within, || {
+            Some(self.workers()).filter(|workers| are_so(workers))
+        })
     }
 
     /// Waits until its only worker handles this many requests.
     #[track_caller]
     pub fn when_in_flight(&self, count: u64) {
         let what = format!("{count} requests in flight");
-        self.when(&what, SOON, |workers| workers.iter().map(|worker| worker.in_flight).sum::<u64>() == count);
+        self.when(&what, SOON, |workers| {
+            workers.iter().map(|worker| worker.in_flight).sum::<u64>() == count
+        });
     }
 
     /// Sends the supervisor a signal.
@@ -196,7 +228,9 @@ impl Server {
     /// Returns the generation that serves.
     #[track_caller]
     pub fn generation(&self) -> u64 {
-        self.ps()["supervisor"]["generation"].as_u64().expect("a number")
+        self.ps()["supervisor"]["generation"]
+            .as_u64()
+            .expect("a number")
     }
 
     /// Drains it with SIGTERM and returns the status that it ended with.
@@ -209,7 +243,9 @@ impl Server {
     /// Waits for its end.
     #[track_caller]
     pub fn end(&mut self, within: Duration) -> ExitStatus {
-        eventually("the end of the server", within, || self.child.try_wait().expect("a child can be waited for"))
+        eventually("the end of the server", within, || {
+            self.child.try_wait().expect("a child can be waited for")
+        })
     }
 
     /// Tells whether it has not ended.
@@ -225,12 +261,20 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("--- log of the server ---\n{}\n--- end of the log ---", self.log.text());
-            workers.iter().for_each(|pid| process::send(*pid, Signal::SIGKILL));
+            eprintln!(
+                "--- log of the server ---\n{}\n--- end of the log ---",
+                self.log.text()
+            );
+            workers
+                .iter()
+                .for_each(|pid| process::send(*pid, Signal::SIGKILL));
             return;
         }
         eventually("no worker outlives its supervisor", SOON, || {
-            workers.iter().all(|pid| !process::alive(*pid)).then_some(())
+            workers
+                .iter()
+                .all(|pid| !process::alive(*pid))
+                .then_some(())
         });
     }
 }

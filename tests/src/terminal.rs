@@ -19,8 +19,15 @@ impl Terminal {
     pub fn open() -> io::Result<Self> {
         let (mut screen, mut program) = (-1, -1);
         // SAFETY: both pointers are to live integers; null says no name, no settings and no size.
-        let result =
-            unsafe { libc::openpty(&mut screen, &mut program, ptr::null_mut(), ptr::null_mut(), ptr::null_mut()) };
+        let result = unsafe {
+            libc::openpty(
+                &mut screen,
+                &mut program,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }

@@ -21,7 +21,9 @@ impl Upstream {
     /// If there is no free port.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("a bound socket has an address");
+        let addr = listener
+            .local_addr()
+            .expect("a bound socket has an address");
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&requests);
         thread::spawn(move || {
@@ -66,5 +68,8 @@ fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
         _ => "200 OK",
     };
     let length = body.len();
-    write!(stream, "HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    write!(
+        stream,
+        "HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
 }

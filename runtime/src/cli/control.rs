@@ -21,15 +21,22 @@ pub(super) fn ps(state: &Path, json: bool) -> Result<ExitCode, Failure> {
 /// `wrun reload`.
 pub(super) fn reload(state: &Path, json: bool) -> Result<ExitCode, Failure> {
     match ask(&state_folder::connect(state)?, &ControlRequest::Reload)? {
-        ControlReply::Reloaded { generation } if json => print_json(&serde_json::json!({ "generation": generation })),
-        ControlReply::Reloaded { generation } => print(&format!("generation {generation} serves\n")),
+        ControlReply::Reloaded { generation } if json => {
+            print_json(&serde_json::json!({ "generation": generation }))
+        }
+        ControlReply::Reloaded { generation } => {
+            print(&format!("generation {generation} serves\n"))
+        }
         reply => Err(unexpected(&reply)),
     }
 }
 
 /// `wrun scale`.
 pub(super) fn scale(state: &Path, workers: usize) -> Result<ExitCode, Failure> {
-    match ask(&state_folder::connect(state)?, &ControlRequest::Scale { workers })? {
+    match ask(
+        &state_folder::connect(state)?,
+        &ControlRequest::Scale { workers },
+    )? {
         ControlReply::Done => Ok(ExitCode::Ok),
         reply => Err(unexpected(&reply)),
     }
@@ -54,26 +61,34 @@ fn ask(server: &Channel, request: &ControlRequest) -> Result<ControlReply, Failu
     match server.recv().or_fail(ExitCode::Unavailable, lost)? {
         Some(ControlReply::Failed(failure)) => Err(failure),
         Some(reply) => Ok(reply),
-        None => Err(Failure::new(ExitCode::Unavailable, "the server ended before it answered")),
+        None => Err(Failure::new(
+            ExitCode::Unavailable,
+            "the server ended before it answered",
+        )),
     }
 }
 
 fn unexpected(reply: &ControlReply) -> Failure {
-    Failure::new(ExitCode::Internal, format!("the server gave an answer to another question: {reply:?}"))
-        .hint("is it another version of wrun?")
+    Failure::new(
+        ExitCode::Internal,
+        format!("the server gave an answer to another question: {reply:?}"),
+    )
+    .hint("is it another version of wrun?")
 }
 
 fn print_json(value: &impl Serialize) -> Result<ExitCode, Failure> {
-    let text = serde_json::to_string_pretty(value).or_fail(ExitCode::Internal, || "cannot write JSON".to_owned())?;
+    let text = serde_json::to_string_pretty(value)
+        .or_fail(ExitCode::Internal, || "cannot write JSON".to_owned())?;
     print(&format!("{text}\n"))
 }
 
 fn print(text: &str) -> Result<ExitCode, Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         // `wrun ps | head` has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(ExitCode::System, format!("cannot write to stdout: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            ExitCode::System,
+            format!("cannot write to stdout: {error}"),
+        )),
         _ => Ok(ExitCode::Ok),
     }
 }
@@ -95,11 +110,15 @@ fn table(processes: &Processes) -> String {
     let mut rows: Vec<Vec<String>> = vec![header.split(' ').map(str::to_owned).collect()];
     rows.extend(processes.workers.iter().map(row));
     let columns = rows[0].len();
-    let widths: Vec<usize> =
-        (0..columns).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
     for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -154,11 +173,21 @@ mod tests {
             rss_bytes: 3 << 20,
             uptime_s: 60,
         };
-        let text = table(&Processes { supervisor, workers: vec![worker] });
+        let text = table(&Processes {
+            supervisor,
+            workers: vec![worker],
+        });
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "wrun 1.2.3 serves app.wasm at http://127.0.0.1:80/");
+        assert_eq!(
+            lines[0],
+            "wrun 1.2.3 serves app.wasm at http://127.0.0.1:80/"
+        );
         assert_eq!(lines[1], "supervisor 7, serving, generation 2, up 1m 1s");
-        assert_eq!(lines[3].find("REQUESTS"), lines[4].find("12345678901"), "{text}");
+        assert_eq!(
+            lines[3].find("REQUESTS"),
+            lines[4].find("12345678901"),
+            "{text}"
+        );
         assert_eq!(lines[3].find("MEMORY"), lines[4].find("3.0 MiB"), "{text}");
     }
 }

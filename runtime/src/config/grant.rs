@@ -30,14 +30,17 @@ impl Grant {
 
 /// Strips the brackets of an IPv6 address.
 pub fn bare(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
 }
 
 impl FromStr for Grant {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected scheme://host[:port], such as https://api.example.com".to_owned();
+        let expected =
+            || "expected scheme://host[:port], such as https://api.example.com".to_owned();
         let uri: Uri = text.parse().map_err(|_| expected())?;
         let https = match uri.scheme_str() {
             Some("https") => true,
@@ -45,11 +48,19 @@ impl FromStr for Grant {
             _ => return Err(expected()),
         };
         let authority = uri.authority().ok_or_else(expected)?;
-        if uri.path() != "/" || uri.query().is_some() || authority.as_str().contains('@') || authority.host() == "*" {
+        if uri.path() != "/"
+            || uri.query().is_some()
+            || authority.as_str().contains('@')
+            || authority.host() == "*"
+        {
             return Err(expected());
         }
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        Ok(Self { https, host: authority.host().to_ascii_lowercase(), port })
+        Ok(Self {
+            https,
+            host: authority.host().to_ascii_lowercase(),
+            port,
+        })
     }
 }
 
@@ -89,16 +100,31 @@ mod tests {
 
     #[test]
     fn paths_user_names_and_other_schemes_are_refused() {
-        for text in ["example.com", "ftp://example.com", "https://a@example.com", "https://example.com/path", "https://*"] {
+        for text in [
+            "example.com",
+            "ftp://example.com",
+            "https://a@example.com",
+            "https://example.com/path",
+            "https://*",
+        ] {
             assert!(text.parse::<Grant>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn address_literals_and_localhost_name_an_address() {
-        for text in ["http://127.0.0.1:80", "http://[::1]:80", "http://localhost:80"] {
+        for text in [
+            "http://127.0.0.1:80",
+            "http://[::1]:80",
+            "http://localhost:80",
+        ] {
             assert!(text.parse::<Grant>().unwrap().names_address(), "{text}");
         }
-        assert!(!"http://example.com".parse::<Grant>().unwrap().names_address());
+        assert!(
+            !"http://example.com"
+                .parse::<Grant>()
+                .unwrap()
+                .names_address()
+        );
     }
 }

@@ -89,12 +89,17 @@ impl Limits {
     /// Refuses values that nothing could run with.
     fn check(&self) -> Result<(), Failure> {
         let wrong = |name: &str, why: &str| {
-            Err(Failure::new(ExitCode::Config, format!("limit {name} {why}"))
-                .hint(format!("change --{name} or `{name}` in [limits]")))
+            Err(
+                Failure::new(ExitCode::Config, format!("limit {name} {why}"))
+                    .hint(format!("change --{name} or `{name}` in [limits]")),
+            )
         };
         // A linear memory slot is 4 GiB of address space, and wasm32 has no more.
         if self.memory > 4 << 30 {
-            return wrong("memory", "is over 4 GiB, the most that a 32-bit component can have");
+            return wrong(
+                "memory",
+                "is over 4 GiB, the most that a 32-bit component can have",
+            );
         }
         if self.memory < 64 << 10 {
             return wrong("memory", "is under 64KiB, one page of WebAssembly memory");
@@ -151,7 +156,10 @@ mod tests {
     #[test]
     fn flag_wins_over_manifest_and_manifest_over_default() {
         let manifest: LimitArgs = toml::from_str("memory = \"64MiB\"\ncpu = \"2s\"").unwrap();
-        let flags = LimitArgs { memory: Some("32MiB".parse().unwrap()), ..LimitArgs::default() };
+        let flags = LimitArgs {
+            memory: Some("32MiB".parse().unwrap()),
+            ..LimitArgs::default()
+        };
         let limits = Limits::merge(&flags, &manifest).unwrap();
         assert_eq!(limits.memory, 32 << 20);
         assert_eq!(limits.cpu, Duration::from_secs(2));
@@ -160,7 +168,10 @@ mod tests {
 
     #[test]
     fn memory_beyond_wasm32_is_refused() {
-        let flags = LimitArgs { memory: Some("5GiB".parse().unwrap()), ..LimitArgs::default() };
+        let flags = LimitArgs {
+            memory: Some("5GiB".parse().unwrap()),
+            ..LimitArgs::default()
+        };
         let failure = Limits::merge(&flags, &LimitArgs::default()).unwrap_err();
         assert!(failure.hint.unwrap().contains("--memory"));
     }

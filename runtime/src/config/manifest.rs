@@ -59,8 +59,9 @@ pub struct Outbound {
 impl Manifest {
     /// Reads `file`.
     pub fn read(file: &Path) -> Result<Self, Failure> {
-        let text = std::fs::read_to_string(file)
-            .or_fail(ExitCode::NoInput, || format!("cannot read {}", file.display()))?;
+        let text = std::fs::read_to_string(file).or_fail(ExitCode::NoInput, || {
+            format!("cannot read {}", file.display())
+        })?;
         Self::parse(&text).map_err(|mut failure| {
             failure.message = format!("{}: {}", file.display(), failure.message);
             failure
@@ -69,19 +70,32 @@ impl Manifest {
 
     fn parse(text: &str) -> Result<Self, Failure> {
         toml::from_str(text).map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            let failure = Failure::new(ExitCode::Config, format!("line {line}: {}", error.message()));
+            let line = error
+                .span()
+                .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            let failure = Failure::new(
+                ExitCode::Config,
+                format!("line {line}: {}", error.message()),
+            );
             let hint = suggestion(error.message());
-            failure.hint(hint.unwrap_or_else(|| "the keys are described in docs/manifest.md".to_owned()))
+            failure.hint(
+                hint.unwrap_or_else(|| "the keys are described in docs/manifest.md".to_owned()),
+            )
         })
     }
 }
 
 /// Returns the nearest known key for serde's "unknown field `x`, expected one of `a`, `b`".
 fn suggestion(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown field")?.split('`').skip(1).step_by(2);
+    let mut quoted = message
+        .strip_prefix("unknown field")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
     let unknown = quoted.next()?;
-    let (distance, nearest) = quoted.map(|key| (strsim::damerau_levenshtein(unknown, key), key)).min()?;
+    let (distance, nearest) = quoted
+        .map(|key| (strsim::damerau_levenshtein(unknown, key), key))
+        .min()?;
     (distance <= 3.max(unknown.len() / 2)).then(|| format!("did you mean `{nearest}`?"))
 }
 
@@ -92,7 +106,13 @@ mod tests {
     #[test]
     fn unknown_key_is_an_error_that_names_line_and_nearest_key() {
         let failure = Manifest::parse("[serve]\nworker = 2\n").unwrap_err();
-        assert!(failure.message.starts_with("line 2: unknown field `worker`"), "{}", failure.message);
+        assert!(
+            failure
+                .message
+                .starts_with("line 2: unknown field `worker`"),
+            "{}",
+            failure.message
+        );
         assert_eq!(failure.hint.as_deref(), Some("did you mean `workers`?"));
     }
 

@@ -21,7 +21,9 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let size: bytesize::ByteSize = text.parse().map_err(|_| "expected a size such as 64KiB or 128MiB".to_owned())?;
+        let size: bytesize::ByteSize = text
+            .parse()
+            .map_err(|_| "expected a size such as 64KiB or 128MiB".to_owned())?;
         Ok(Self(size.as_u64()))
     }
 }
@@ -47,7 +49,9 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text).map(Self).map_err(|_| "expected a time such as 250ms or 30s".to_owned())
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| "expected a time such as 250ms or 30s".to_owned())
     }
 }
 
@@ -83,7 +87,10 @@ impl FromStr for Workers {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => text.parse().map(Self::Count).map_err(|_| "expected `auto` or a number from 1".to_owned()),
+            _ => text
+                .parse()
+                .map(Self::Count)
+                .map_err(|_| "expected `auto` or a number from 1".to_owned()),
         }
     }
 }
@@ -157,7 +164,10 @@ mod tests {
     fn values_survive_the_way_to_the_compile_child() {
         for text in ["30s", "250ms", "5m"] {
             let span: Span = text.parse().unwrap();
-            assert_eq!(serde_json::from_str::<Span>(&serde_json::to_string(&span).unwrap()).unwrap(), span);
+            assert_eq!(
+                serde_json::from_str::<Span>(&serde_json::to_string(&span).unwrap()).unwrap(),
+                span
+            );
         }
     }
 }

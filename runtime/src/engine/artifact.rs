@@ -62,7 +62,11 @@ pub(crate) fn seal(image: Vec<u8>, description: &Description, key: &Key) -> Vec<
     let mut file = image;
     let description = serde_json::to_vec(description).expect("plain data");
     file.extend_from_slice(&description);
-    file.extend_from_slice(&u32::try_from(description.len()).expect("short").to_le_bytes());
+    file.extend_from_slice(
+        &u32::try_from(description.len())
+            .expect("short")
+            .to_le_bytes(),
+    );
     let signature = key.sign(&file);
     file.extend_from_slice(&signature);
     file.extend_from_slice(MAGIC);
@@ -73,7 +77,9 @@ pub(crate) fn seal(image: Vec<u8>, description: &Description, key: &Key) -> Vec<
 pub(crate) fn open(path: &Path, key: &Key) -> Result<(File, Description), Refusal> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
-    let signed_len = len.checked_sub((SIGNATURE_LEN + MAGIC.len()) as u64).ok_or(Refusal::Foreign)?;
+    let signed_len = len
+        .checked_sub((SIGNATURE_LEN + MAGIC.len()) as u64)
+        .ok_or(Refusal::Foreign)?;
     let footer_at = len.checked_sub(FOOTER as u64).ok_or(Refusal::Foreign)?;
     file.seek(SeekFrom::Start(footer_at))?;
     let mut footer = [0; FOOTER];
@@ -93,14 +99,21 @@ pub(crate) fn open(path: &Path, key: &Key) -> Result<(File, Description), Refusa
             read => signer.update(&block[..read]),
         }
     }
-    signer.verify_slice(signature).map_err(|_| Refusal::BadSignature)?;
-    let description_len = u64::from(u32::from_le_bytes(description_len.try_into().expect("four bytes")));
-    let description_at = footer_at.checked_sub(description_len).ok_or(Refusal::Foreign)?;
+    signer
+        .verify_slice(signature)
+        .map_err(|_| Refusal::BadSignature)?;
+    let description_len = u64::from(u32::from_le_bytes(
+        description_len.try_into().expect("four bytes"),
+    ));
+    let description_at = footer_at
+        .checked_sub(description_len)
+        .ok_or(Refusal::Foreign)?;
     if description_len > DESCRIPTION_MAX {
         return Err(Refusal::Foreign);
     }
     file.seek(SeekFrom::Start(description_at))?;
-    let description = serde_json::from_reader(file.by_ref().take(description_len)).map_err(|_| Refusal::Foreign)?;
+    let description = serde_json::from_reader(file.by_ref().take(description_len))
+        .map_err(|_| Refusal::Foreign)?;
     Ok((file, description))
 }
 
@@ -110,8 +123,17 @@ mod tests {
     use super::*;
 
     fn description() -> Description {
-        let profile = Profile { kind: Kind::IncomingHandler, concurrency: false };
-        Description { profile, memories: 1, tables: 2, core_instances: 3, initial_memory: 65536 }
+        let profile = Profile {
+            kind: Kind::IncomingHandler,
+            concurrency: false,
+        };
+        Description {
+            profile,
+            memories: 1,
+            tables: 2,
+            core_instances: 3,
+            initial_memory: 65536,
+        }
     }
 
     fn key(folder: &Path, name: &str) -> Key {
@@ -122,7 +144,15 @@ mod tests {
     fn sealed_file_opens_with_its_key_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("code");
-        std::fs::write(&path, seal(b"\x7fELF image".to_vec(), &description(), &key(folder.path(), "a"))).unwrap();
+        std::fs::write(
+            &path,
+            seal(
+                b"\x7fELF image".to_vec(),
+                &description(),
+                &key(folder.path(), "a"),
+            ),
+        )
+        .unwrap();
         assert_eq!(open(&path, &key(folder.path(), "a")).unwrap().1.tables, 2);
         let error = open(&path, &key(folder.path(), "b")).unwrap_err();
         assert!(matches!(error, Refusal::BadSignature));

@@ -26,7 +26,11 @@ pub struct GuestBody {
 
 impl GuestBody {
     pub(super) fn new(inner: WasiBody, rest: Rest, max: u64) -> Self {
-        Self { inner, rest, left: max }
+        Self {
+            inner,
+            rest,
+            left: max,
+        }
     }
 
     /// Returns the whole body when the guest has returned and left all of it, `None` when it has to be streamed.
@@ -47,10 +51,14 @@ impl GuestBody {
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.count(frame))),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.reason(Stopped::Invalid(error.to_string()))))),
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(self.reason(Stopped::Invalid(error.to_string())))))
+            }
             Poll::Ready(None) => Poll::Ready(self.end()),
             // Nothing to come any more, and no end: the guest left in the middle of its body.
-            Poll::Pending if !self.is_running() => Poll::Ready(Some(Err(self.reason(Stopped::Truncated)))),
+            Poll::Pending if !self.is_running() => {
+                Poll::Ready(Some(Err(self.reason(Stopped::Truncated))))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -125,7 +133,9 @@ impl WithTrailersOf for http_body_util::Full<Bytes> {
     fn with_trailers_of(self, frame: Frame) -> WasiBody {
         use http_body_util::BodyExt as _;
         let trailers = frame.into_trailers().ok().map(Ok);
-        self.map_err(|never| match never {}).with_trailers(std::future::ready(trailers)).boxed_unsync()
+        self.map_err(|never| match never {})
+            .with_trailers(std::future::ready(trailers))
+            .boxed_unsync()
     }
 }
 
@@ -138,7 +148,13 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, Stopped>>> {
         match &mut *self {
-            Self::Full(bytes) => Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)),
+            Self::Full(bytes) => Poll::Ready(
+                bytes
+                    .take()
+                    .filter(|bytes| !bytes.is_empty())
+                    .map(Frame::data)
+                    .map(Ok),
+            ),
             Self::Guest(body) => body.poll_next(cx),
         }
     }

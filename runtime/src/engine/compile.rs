@@ -26,7 +26,9 @@ pub(crate) struct Compiled {
 
 /// Returns the engine that compiles for `profile`.
 pub(crate) fn engine(profile: Profile) -> Result<Engine, Failure> {
-    Engine::new(&profile.config()).or_fail(ExitCode::Internal, || "cannot set up the compiler".to_owned())
+    Engine::new(&profile.config()).or_fail(ExitCode::Internal, || {
+        "cannot set up the compiler".to_owned()
+    })
 }
 
 /// Compiles `wasm`, after checks that need no compiler.
@@ -37,12 +39,17 @@ pub(crate) fn compile(wasm: &[u8]) -> Result<Compiled, Failure> {
         .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
     linker::check_imports(&engine, &linker, &outside.imports)?;
     let component = Component::new(&engine, wasm).map_err(|error| {
-        Failure::new(ExitCode::BadComponent, format!("the component is broken: {error:#}")).hint("build it again")
+        Failure::new(
+            ExitCode::BadComponent,
+            format!("the component is broken: {error:#}"),
+        )
+        .hint("build it again")
     })?;
     let description = describe(&component, outside.profile)?;
     link(&linker, &component, outside.profile.kind)?;
-    let image =
-        component.serialize().or_fail(ExitCode::Internal, || "cannot serialise the compiled code".to_owned())?;
+    let image = component.serialize().or_fail(ExitCode::Internal, || {
+        "cannot serialise the compiled code".to_owned()
+    })?;
     Ok(Compiled { image, description })
 }
 
@@ -52,17 +59,24 @@ pub fn compile_file(input: &Path, output: &Path, key: &Key) -> Result<(), Failur
     let compiled = compile(&wasm)?;
     let file = artifact::seal(compiled.image, &compiled.description, key);
     std::fs::write(output, file).map_err(|error| {
-        Failure::new(ExitCode::CannotCreate, format!("cannot write {}: {error}", output.display()))
-            .hint("name another file with -o")
+        Failure::new(
+            ExitCode::CannotCreate,
+            format!("cannot write {}: {error}", output.display()),
+        )
+        .hint("name another file with -o")
     })
 }
 
 /// Reads a component file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let shown = path.display();
-    let metadata = std::fs::metadata(path).or_fail(ExitCode::NoInput, || format!("cannot read {shown}"))?;
+    let metadata =
+        std::fs::metadata(path).or_fail(ExitCode::NoInput, || format!("cannot read {shown}"))?;
     if metadata.len() > COMPONENT_MAX {
-        let message = format!("{shown} has {} bytes, more than the {COMPONENT_MAX} of any component", metadata.len());
+        let message = format!(
+            "{shown} has {} bytes, more than the {COMPONENT_MAX} of any component",
+            metadata.len()
+        );
         return Err(Failure::new(ExitCode::BadComponent, message).hint("is it the right file?"));
     }
     std::fs::read(path).or_fail(ExitCode::NoInput, || format!("cannot read {shown}"))
@@ -74,16 +88,22 @@ pub(crate) fn link(
     component: &Component,
     kind: Kind,
 ) -> Result<(), Failure> {
-    super::handler::pre(linker, component, kind).map(drop).map_err(|error| {
-        Failure::new(ExitCode::BadComponent, format!("the component does not fit: {error:#}"))
+    super::handler::pre(linker, component, kind)
+        .map(drop)
+        .map_err(|error| {
+            Failure::new(
+                ExitCode::BadComponent,
+                format!("the component does not fit: {error:#}"),
+            )
             .hint("build it against released versions of WASI 0.2 or 0.3")
-    })
+        })
 }
 
 fn describe(component: &Component, profile: Profile) -> Result<Description, Failure> {
     // A component without these figures imports core modules, which `check_imports` has refused already.
     let needs = component.resources_required().ok_or_else(|| {
-        Failure::new(ExitCode::BadComponent, "the component imports modules").hint("compose it with them first")
+        Failure::new(ExitCode::BadComponent, "the component imports modules")
+            .hint("compose it with them first")
     })?;
     Ok(Description {
         profile,

@@ -83,7 +83,9 @@ fn status_of(error: &HttpError) -> StatusCode {
         | HttpError::ConnectionReadTimeout
         | HttpError::ConnectionWriteTimeout
         | HttpError::HttpResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-        HttpError::InternalError(_) | HttpError::ConfigurationError => StatusCode::INTERNAL_SERVER_ERROR,
+        HttpError::InternalError(_) | HttpError::ConfigurationError => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         _ => StatusCode::BAD_GATEWAY,
     }
 }
@@ -91,16 +93,19 @@ fn status_of(error: &HttpError) -> StatusCode {
 /// What a finished guest leaves: its store, alive until the body has been looked at, and how it ended.
 pub(super) type Finished = (Store<GuestState>, wasmtime::Result<()>);
 
-/// Where a guest puts the head of its answer.
+/// What a guest answers: the head, with a body that may still have to be made, or an error code.
+type Answer = Result<Response<WasiBody>, HttpError>;
+
+/// Where a guest puts its answer.
 #[derive(Clone, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<Result<Response<WasiBody>, HttpError>>>>);
+pub(super) struct Slot(Arc<Mutex<Option<Answer>>>);
 
 impl Slot {
-    pub(super) fn set(&self, answer: Result<Response<WasiBody>, HttpError>) {
+    pub(super) fn set(&self, answer: Answer) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 
-    fn take(&self) -> Option<Result<Response<WasiBody>, HttpError>> {
+    fn take(&self) -> Option<Answer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -122,11 +127,20 @@ impl Guest {
         cpu: Arc<CpuMeter>,
         timeout: Duration,
     ) -> Self {
-        Self { run, slot, cpu, deadline: Instant::now() + timeout, timer: None }
+        Self {
+            run,
+            slot,
+            cpu,
+            deadline: Instant::now() + timeout,
+            timer: None,
+        }
     }
 
     /// Runs the guest until it has to wait; `Ready` when it is over.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Store<GuestState>, Stopped>> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Store<GuestState>, Stopped>> {
         self.cpu.enter();
         let polled = self.run.as_mut().poll(cx);
         self.cpu.leave();
@@ -136,7 +150,9 @@ impl Guest {
                 Err(error) => Err(stopped(error, &self.cpu)),
             });
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
         timer.as_mut().poll(cx).map(|()| Err(Stopped::OutOfTime))
     }
 

@@ -41,7 +41,11 @@ pub(super) enum Pre {
 }
 
 /// Checks that `component` fits `linker` and exports the handler that it is said to.
-pub(super) fn pre(linker: &Linker<GuestState>, component: &Component, kind: Kind) -> wasmtime::Result<Pre> {
+pub(super) fn pre(
+    linker: &Linker<GuestState>,
+    component: &Component,
+    kind: Kind,
+) -> wasmtime::Result<Pre> {
     let pre = linker.instantiate_pre(component)?;
     Ok(match kind {
         Kind::IncomingHandler => Pre::IncomingHandler(ProxyPre::new(pre)?),
@@ -62,7 +66,10 @@ impl Handler {
     /// Loads the compiled code that the compile child left at `code`.
     pub fn load(code: &Path, config: &Config) -> Result<Self, Failure> {
         let refuse = |why: &dyn std::fmt::Display| {
-            Failure::new(ExitCode::BadComponent, format!("cannot load {}: {why}", code.display()))
+            Failure::new(
+                ExitCode::BadComponent,
+                format!("cannot load {}: {why}", code.display()),
+            )
         };
         let folder = code.parent().unwrap_or_else(|| Path::new("."));
         let key = Key::open(&folder.join(CACHE_KEY))?;
@@ -70,16 +77,24 @@ impl Handler {
         let mut settings = description.profile.config();
         settings.allocation_strategy(pool(&description, &config.limits));
         let engine = Engine::new(&settings).map_err(|error| {
-            Failure::new(ExitCode::System, format!("cannot set up the instance pool: {error:#}"))
-                .hint("lower --in-flight or --memory, or raise the limit on address space (ulimit -v)")
+            Failure::new(
+                ExitCode::System,
+                format!("cannot set up the instance pool: {error:#}"),
+            )
+            .hint("lower --in-flight or --memory, or raise the limit on address space (ulimit -v)")
         })?;
         // The very file whose signature held, not whatever has its name by now.
         let checked = format!("/proc/self/fd/{}", file.as_raw_fd());
         // SAFETY: the signature says that the compile child of this state folder wrote this image.
-        let component = unsafe { Component::deserialize_file(&engine, checked) }.map_err(|error| refuse(&error))?;
-        component.initialize_copy_on_write_image().map_err(|error| refuse(&error))?;
-        let linker = linker::linker(&engine, description.profile).map_err(|error| refuse(&error))?;
-        let pre = pre(&linker, &component, description.profile.kind).map_err(|error| refuse(&error))?;
+        let component = unsafe { Component::deserialize_file(&engine, checked) }
+            .map_err(|error| refuse(&error))?;
+        component
+            .initialize_copy_on_write_image()
+            .map_err(|error| refuse(&error))?;
+        let linker =
+            linker::linker(&engine, description.profile).map_err(|error| refuse(&error))?;
+        let pre =
+            pre(&linker, &component, description.profile.kind).map_err(|error| refuse(&error))?;
         ticks::start(&engine).map_err(|error| refuse(&format!("{error:#}")))?;
         Ok(Self {
             engine,
@@ -93,7 +108,10 @@ impl Handler {
     /// Makes an instance and drops it: what cannot work is found before the first request, and the first request finds
     /// the pool's first slot warm.
     pub async fn try_instance(&self) -> Result<(), Failure> {
-        let mut store = self.store(&Arc::from("start"), Arc::new(CpuMeter::new(self.limits.cpu)));
+        let mut store = self.store(
+            &Arc::from("start"),
+            Arc::new(CpuMeter::new(self.limits.cpu)),
+        );
         let made = tokio::time::timeout(self.limits.timeout, async {
             match &self.pre {
                 Pre::IncomingHandler(pre) => pre.instantiate_async(&mut store).await.map(drop),
@@ -102,12 +120,16 @@ impl Handler {
         });
         match made.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(Failure::new(ExitCode::BadComponent, format!("the component cannot be instantiated: {error:#}"))
-                    .hint("see its log; raise --memory or --cpu if it needs more to start"))
-            }
-            Err(_) => Err(Failure::new(ExitCode::BadComponent, "the component does not come to an end of its start")
-                .hint("raise --timeout if it needs longer to start")),
+            Ok(Err(error)) => Err(Failure::new(
+                ExitCode::BadComponent,
+                format!("the component cannot be instantiated: {error:#}"),
+            )
+            .hint("see its log; raise --memory or --cpu if it needs more to start")),
+            Err(_) => Err(Failure::new(
+                ExitCode::BadComponent,
+                "the component does not come to an end of its start",
+            )
+            .hint("raise --timeout if it needs longer to start")),
         }
     }
 
@@ -137,9 +159,16 @@ impl Handler {
         let (response, rest) = guest.head().await?;
         let (head, body) = response.into_parts();
         if head.status.is_informational() {
-            return Err(Stopped::Invalid(format!("status {} is no final answer", head.status.as_u16())));
+            return Err(Stopped::Invalid(format!(
+                "status {} is no final answer",
+                head.status.as_u16()
+            )));
         }
-        let bodiless = bodiless || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = bodiless
+            || matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
         let body = GuestBody::new(body, rest, self.limits.response_body);
         if bodiless {
             ResponseBody::Guest(Box::new(body)).discard();
@@ -152,7 +181,10 @@ impl Handler {
     fn store(&self, id: &Arc<str>, cpu: Arc<CpuMeter>) -> Store<GuestState> {
         let log = GuestLog::new(id.clone(), self.limits.log);
         let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(log.stdout()).stderr(log.stderr()).envs(&self.env).max_random_size(RANDOM_MAX);
+        wasi.stdout(log.stdout())
+            .stderr(log.stderr())
+            .envs(&self.env)
+            .max_random_size(RANDOM_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_MAX);
         let state = GuestState {
@@ -192,10 +224,19 @@ async fn incoming_handler(
 ) -> Finished {
     let result = async {
         let proxy = pre.instantiate_async(&mut store).await?;
-        let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+        let request = store
+            .data_mut()
+            .http()
+            .new_incoming_request(Scheme::Http, request)?;
         let set = move |answer: Result<_, ErrorCode>| slot.set(answer.map_err(Into::into));
-        let out = store.data_mut().http().new_response_outparam_from_callback(set)?;
-        proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+        let out = store
+            .data_mut()
+            .http()
+            .new_response_outparam_from_callback(set)?;
+        proxy
+            .wasi_http_incoming_handler()
+            .call_handle(&mut store, request, out)
+            .await
     }
     .await;
     (store, result)
@@ -213,8 +254,12 @@ async fn service(
         store
             .run_concurrent(async |accessor| {
                 let (request, io) = accessor.with(|mut store| {
-                    let (request, io) = ServiceRequest::from_http(store.data_mut().http().hooks, request);
-                    (request, Box::pin(io) as Pin<Box<dyn Future<Output = _> + Send>>)
+                    let (request, io) =
+                        ServiceRequest::from_http(store.data_mut().http().hooks, request);
+                    (
+                        request,
+                        Box::pin(io) as Pin<Box<dyn Future<Output = _> + Send>>,
+                    )
                 });
                 match service.handle(accessor, request).await? {
                     Ok(response) => {

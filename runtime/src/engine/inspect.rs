@@ -24,28 +24,45 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Outside, Failure> {
     let exported = |prefix: &str| exports.iter().any(|name| name.starts_with(prefix));
     let imported = |prefix: &str| imports.iter().any(|name| name.starts_with(prefix));
     if imported(HANDLER) || imported(INCOMING_HANDLER) {
-        return Err(refuse("the component is a middleware: it imports the handler that it passes requests on to")
-            .hint("compose it with a handler first, for example with `wac plug`"));
+        return Err(refuse(
+            "the component is a middleware: it imports the handler that it passes requests on to",
+        )
+        .hint("compose it with a handler first, for example with `wac plug`"));
     }
     let kind = match (exported(HANDLER), exported(INCOMING_HANDLER)) {
         (true, false) => Kind::Service,
         (false, true) => Kind::IncomingHandler,
         (true, true) => {
-            return Err(refuse(format!("the component exports two handlers: {}", list(&exports)))
-                .hint("export either wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3"));
+            return Err(refuse(format!(
+                "the component exports two handlers: {}",
+                list(&exports)
+            ))
+            .hint("export either wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3"));
         }
         (false, false) => {
-            let exports = if exports.is_empty() { "nothing".to_owned() } else { list(&exports) };
-            return Err(refuse(format!("the component has no handler: it exports {exports}"))
-                .hint("export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3"));
+            let exports = if exports.is_empty() {
+                "nothing".to_owned()
+            } else {
+                list(&exports)
+            };
+            return Err(refuse(format!(
+                "the component has no handler: it exports {exports}"
+            ))
+            .hint("export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3"));
         }
     };
     let concurrency = kind == Kind::Service || imports.iter().any(|name| is_wasi_0_3(name));
-    Ok(Outside { profile: Profile { kind, concurrency }, imports })
+    Ok(Outside {
+        profile: Profile { kind, concurrency },
+        imports,
+    })
 }
 
 fn is_wasi_0_3(name: &str) -> bool {
-    name.starts_with("wasi:") && name.split_once('@').is_some_and(|(_, version)| version.starts_with("0.3."))
+    name.starts_with("wasi:")
+        && name
+            .split_once('@')
+            .is_some_and(|(_, version)| version.starts_with("0.3."))
 }
 
 /// Returns what the outermost component imports and exports.
@@ -58,7 +75,10 @@ fn names(wasm: &[u8]) -> Result<(Vec<String>, Vec<String>), Failure> {
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(broken)? {
-            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+            Payload::Version {
+                encoding: Encoding::Module,
+                ..
+            } if depth == 0 => {
                 return Err(refuse("the file is a core module, not a component")
                     .hint("build for wasm32-wasip2, or wrap it with `wasm-tools component new`"));
             }
@@ -101,7 +121,10 @@ mod tests {
     #[test]
     fn component_without_exports_has_no_handler() {
         let failure = inspect(b"\0asm\x0d\0\x01\0").unwrap_err();
-        assert!(failure.message.contains("no handler: it exports nothing"), "{failure}");
+        assert!(
+            failure.message.contains("no handler: it exports nothing"),
+            "{failure}"
+        );
     }
 
     #[test]

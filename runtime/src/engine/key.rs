@@ -5,7 +5,7 @@
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -25,14 +25,20 @@ impl Key {
         match fs::read(path) {
             Ok(bytes) => {
                 let key = bytes.try_into().map_err(|_| {
-                    Failure::new(ExitCode::Config, format!("{shown} is not a key: it must have 32 bytes"))
-                        .hint("remove it and wrun makes a new one, or name another with --key-file")
+                    Failure::new(
+                        ExitCode::Config,
+                        format!("{shown} is not a key: it must have 32 bytes"),
+                    )
+                    .hint("remove it and wrun makes a new one, or name another with --key-file")
                 })?;
                 Ok(Self(key))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(path),
-            Err(error) => Err(Failure::new(ExitCode::NoPermission, format!("cannot read the key {shown}: {error}"))
-                .hint("name another with --key-file")),
+            Err(error) => Err(Failure::new(
+                ExitCode::NoPermission,
+                format!("cannot read the key {shown}: {error}"),
+            )
+            .hint("name another with --key-file")),
         }
     }
 
@@ -41,11 +47,19 @@ impl Key {
         if let Some(path) = given {
             return Self::open(path);
         }
-        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
+        let variable = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let data = variable("XDG_DATA_HOME")
+            .or_else(|| variable("HOME").map(|home| home.join(".local/share")));
         let data = data.ok_or_else(|| {
-            Failure::new(ExitCode::Config, "no place for the key that signs compiled code: HOME is not set")
-                .hint("name a file with --key-file")
+            Failure::new(
+                ExitCode::Config,
+                "no place for the key that signs compiled code: HOME is not set",
+            )
+            .hint("name a file with --key-file")
         })?;
         Self::open(&data.join("wrun/key"))
     }
@@ -55,18 +69,27 @@ impl Key {
         getrandom::fill(&mut key).or_fail(ExitCode::System, || "no random numbers".to_owned())?;
         let create = || {
             if let Some(folder) = path.parent() {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(folder)?;
             }
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(&key)
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?
+                .write_all(&key)
         };
         match create() {
             Ok(()) => Ok(Self(key)),
             // Another wrun made it between our look and our attempt.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::open(path),
-            Err(error) => {
-                Err(Failure::new(ExitCode::CannotCreate, format!("cannot create the key {}: {error}", path.display()))
-                    .hint("name another place with --key-file"))
-            }
+            Err(error) => Err(Failure::new(
+                ExitCode::CannotCreate,
+                format!("cannot create the key {}: {error}", path.display()),
+            )
+            .hint("name another place with --key-file")),
         }
     }
 

@@ -29,11 +29,18 @@ pub(crate) fn check_imports(
     linker: &Linker<GuestState>,
     imports: &[String],
 ) -> Result<(), Failure> {
-    let unknown: Vec<_> = imports.iter().filter(|name| !provides(engine, linker, name)).map(String::as_str).collect();
+    let unknown: Vec<_> = imports
+        .iter()
+        .filter(|name| !provides(engine, linker, name))
+        .map(String::as_str)
+        .collect();
     if unknown.is_empty() {
         return Ok(());
     }
-    let message = format!("the component imports what wrun does not provide: {}", unknown.join(", "));
+    let message = format!(
+        "the component imports what wrun does not provide: {}",
+        unknown.join(", ")
+    );
     Err(Failure::new(ExitCode::BadComponent, message)
         .hint("compose it with components that export them, for example with `wac plug`"))
 }

@@ -5,8 +5,8 @@
 use super::artifact::{self, Description, Refusal};
 use super::compile::{self, Compiled};
 use super::key::Key;
-use super::profile::{Kind, Profile};
 use super::linker;
+use super::profile::{Kind, Profile};
 use crate::config::{Config, Limits, ServeArgs, Source};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -43,7 +43,10 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
     let bytes = compile::read(&file)?;
     let key = Key::open(&cache.join(CACHE_KEY))?;
     let code = cache.join(cache_name(&bytes)?);
-    let shown = |failure: Failure| Failure { message: format!("{}: {}", file.display(), failure.message), ..failure };
+    let shown = |failure: Failure| Failure {
+        message: format!("{}: {}", file.display(), failure.message),
+        ..failure
+    };
     if artifact::open(&code, &key).is_err() {
         let compiled = if artifact::looks_compiled(&bytes) {
             open_compiled(&file, config.key.as_deref())
@@ -53,8 +56,9 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
         let Compiled { image, description } = compiled.map_err(shown)?;
         keep(&code, &artifact::seal(image, &description, &key))?;
     }
-    let (_, description) = artifact::open(&code, &key)
-        .or_fail(ExitCode::Internal, || "compiled code did not survive being written".to_owned())?;
+    let (_, description) = artifact::open(&code, &key).or_fail(ExitCode::Internal, || {
+        "compiled code did not survive being written".to_owned()
+    })?;
     check_fit(&description, &config.limits).map_err(shown)?;
     Ok(Prepared { config, code })
 }
@@ -74,12 +78,21 @@ fn cache_name(bytes: &[u8]) -> Result<String, Failure> {
     let mut hasher = Sha256Hasher(Sha256::new());
     hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
     for concurrency in [false, true] {
-        let profile = Profile { kind: Kind::IncomingHandler, concurrency };
-        compile::engine(profile)?.precompile_compatibility_hash().hash(&mut hasher);
+        let profile = Profile {
+            kind: Kind::IncomingHandler,
+            concurrency,
+        };
+        compile::engine(profile)?
+            .precompile_compatibility_hash()
+            .hash(&mut hasher);
     }
     hasher.write(bytes);
     let hash = hasher.0.finalize();
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).chain([".cwasm".to_owned()]).collect())
+    Ok(hash
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .chain([".cwasm".to_owned()])
+        .collect())
 }
 
 /// Takes over a `.cwasm` that the user gave, if the user's key signed it and this wasmtime can run it.
@@ -95,11 +108,14 @@ fn open_compiled(file: &Path, key: Option<&Path>) -> Result<Compiled, Failure> {
     })?;
     let engine = compile::engine(description.profile)?;
     // SAFETY: the signature says that wrun made this file with this user's key, so it is an image that wasmtime wrote.
-    let component = unsafe { Component::deserialize_file(&engine, file) }.map_err(|error| refuse(&error))?;
+    let component =
+        unsafe { Component::deserialize_file(&engine, file) }.map_err(|error| refuse(&error))?;
     let linker = linker::linker(&engine, description.profile)
         .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
     compile::link(&linker, &component, description.profile.kind)?;
-    let image = component.serialize().or_fail(ExitCode::Internal, || "cannot copy the compiled code".to_owned())?;
+    let image = component.serialize().or_fail(ExitCode::Internal, || {
+        "cannot copy the compiled code".to_owned()
+    })?;
     Ok(Compiled { image, description })
 }
 
@@ -108,8 +124,12 @@ fn check_fit(description: &Description, limits: &Limits) -> Result<(), Failure> 
     if description.initial_memory <= limits.memory {
         return Ok(());
     }
-    let message = format!("the component starts with {} bytes of memory, over its limit", description.initial_memory);
-    Err(Failure::new(ExitCode::BadComponent, message).hint("raise --memory or `memory` in [limits]"))
+    let message = format!(
+        "the component starts with {} bytes of memory, over its limit",
+        description.initial_memory
+    );
+    Err(Failure::new(ExitCode::BadComponent, message)
+        .hint("raise --memory or `memory` in [limits]"))
 }
 
 /// Writes `bytes` to `path` so that it is there whole or not at all, and never changes again: workers map it.
@@ -124,7 +144,9 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         file.set_permissions(permissions)?;
         fs::rename(&part, path)
     };
-    write().or_fail(ExitCode::CannotCreate, || format!("cannot write {}", path.display()))
+    write().or_fail(ExitCode::CannotCreate, || {
+        format!("cannot write {}", path.display())
+    })
 }
 
 /// Lets what implements `Hash` be hashed with SHA-256.

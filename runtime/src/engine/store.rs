@@ -22,13 +22,20 @@ pub(crate) struct GuestState {
 
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for GuestState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.egress }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.egress,
+        }
     }
 }
 
@@ -46,13 +53,19 @@ pub(crate) fn limit(store: &mut Store<GuestState>, handles: usize, host_call: us
 }
 
 /// At a tick, lets the worker's other requests run, or ends a guest that has used up its CPU time.
-#[expect(clippy::unnecessary_wraps, reason = "the signature of wasmtime's callback")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the signature of wasmtime's callback"
+)]
 fn preempt(store: StoreContextMut<'_, GuestState>) -> wasmtime::Result<UpdateDeadline> {
     if store.data().cpu.is_exhausted() {
         return Ok(UpdateDeadline::Interrupt);
     }
     // tokio defers a task that yields until it has looked for I/O; a plain wake-up would be run before that.
-    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    Ok(UpdateDeadline::YieldCustom(
+        1,
+        Box::pin(tokio::task::yield_now()),
+    ))
 }
 
 /// Sums up the memory that one request's instance has, over all its memories and tables.
@@ -81,12 +94,25 @@ impl MemoryLimit {
 const TABLE_ELEMENT: usize = size_of::<usize>();
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(self.grow(current, desired))
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(current.saturating_mul(TABLE_ELEMENT), desired.saturating_mul(TABLE_ELEMENT)))
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(
+            current.saturating_mul(TABLE_ELEMENT),
+            desired.saturating_mul(TABLE_ELEMENT),
+        ))
     }
 }
 
@@ -108,7 +134,8 @@ impl CpuMeter {
 
     /// The guest is about to be polled.
     pub(crate) fn enter(&self) {
-        self.slice_start_ns.store(ticks::cpu_ns(), Ordering::Relaxed);
+        self.slice_start_ns
+            .store(ticks::cpu_ns(), Ordering::Relaxed);
     }
 
     /// The guest was polled.
@@ -136,7 +163,10 @@ mod tests {
         let mut limit = MemoryLimit::new(1 << 20);
         assert!(limit.memory_growing(0, 512 << 10, None).unwrap());
         assert!(limit.memory_growing(0, 256 << 10, None).unwrap());
-        assert!(!limit.table_growing(0, 64 << 10, None).unwrap(), "8 bytes an element are 512 KiB");
+        assert!(
+            !limit.table_growing(0, 64 << 10, None).unwrap(),
+            "8 bytes an element are 512 KiB"
+        );
         assert!(limit.table_growing(0, 1 << 10, None).unwrap());
     }
 

@@ -5,7 +5,9 @@
 //! flush the address translations of a second core.
 
 use anyhow::Context as _;
-use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
+};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::gettid;
@@ -26,19 +28,34 @@ static CPU_NS: AtomicU64 = AtomicU64::new(0);
 /// Starts ticking for the calling thread, which runs all guests of this process, until the process ends.
 pub(super) fn start(engine: &Engine) -> anyhow::Result<()> {
     let engine = Box::into_raw(Box::new(engine.clone()));
-    if ENGINE.compare_exchange(ptr::null_mut(), engine, Ordering::Release, Ordering::Relaxed).is_err() {
+    if ENGINE
+        .compare_exchange(
+            ptr::null_mut(),
+            engine,
+            Ordering::Release,
+            Ordering::Relaxed,
+        )
+        .is_err()
+    {
         anyhow::bail!("a process has one engine");
     }
     // The guest's stack is small and not ours: the handler runs on the thread's alternate stack.
     let flags = SaFlags::SA_RESTART | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::Handler(tick), flags, SigSet::empty());
     // SAFETY: `tick` is async-signal-safe, see there.
-    unsafe { sigaction(Signal::SIGVTALRM, &action) }.context("failed to install the tick handler")?;
-    let notify = SigevNotify::SigevThreadId { signal: Signal::SIGVTALRM, thread_id: gettid().as_raw(), si_value: 0 };
-    let mut timer =
-        Timer::new(ClockId::CLOCK_THREAD_CPUTIME_ID, SigEvent::new(notify)).context("failed to create a CPU timer")?;
+    unsafe { sigaction(Signal::SIGVTALRM, &action) }
+        .context("failed to install the tick handler")?;
+    let notify = SigevNotify::SigevThreadId {
+        signal: Signal::SIGVTALRM,
+        thread_id: gettid().as_raw(),
+        si_value: 0,
+    };
+    let mut timer = Timer::new(ClockId::CLOCK_THREAD_CPUTIME_ID, SigEvent::new(notify))
+        .context("failed to create a CPU timer")?;
     let period = Duration::from_millis(TICK_MS).into();
-    timer.set(Expiration::Interval(period), TimerSetTimeFlags::empty()).context("failed to start a CPU timer")?;
+    timer
+        .set(Expiration::Interval(period), TimerSetTimeFlags::empty())
+        .context("failed to start a CPU timer")?;
     // Dropping it would end the ticks.
     std::mem::forget(timer);
     Ok(())

@@ -23,7 +23,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
 };
 
 /// How long connecting may take unless the guest says less.
@@ -42,7 +43,11 @@ pub(crate) struct Outbound {
 impl Outbound {
     pub(crate) fn new(grants: Vec<Grant>) -> Self {
         let forbidden: ForbiddenHeaderFilter = Arc::new(is_forbidden);
-        Self { grants, forbidden, client: OnceLock::new() }
+        Self {
+            grants,
+            forbidden,
+            client: OnceLock::new(),
+        }
     }
 
     /// Sends a request that `grant` covers.
@@ -55,7 +60,10 @@ impl Outbound {
             return Err(Error::HttpRequestDenied);
         }
         let client = self.client.get_or_init(|| {
-            let connector = Connector { grants: self.grants.clone().into(), tls: Arc::new(tls()) };
+            let connector = Connector {
+                grants: self.grants.clone().into(),
+                tls: Arc::new(tls()),
+            };
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_max_idle_per_host(IDLE_PER_HOST)
@@ -63,9 +71,9 @@ impl Outbound {
         });
         let answer = client.request(request);
         let answer = match options.and_then(|options| options.first_byte_timeout) {
-            Some(timeout) => {
-                tokio::time::timeout(timeout, answer).await.map_err(|_| Error::HttpResponseTimeout)?
-            }
+            Some(timeout) => tokio::time::timeout(timeout, answer)
+                .await
+                .map_err(|_| Error::HttpResponseTimeout)?,
             None => answer.await,
         };
         let response = answer.map_err(client_error)?;
@@ -73,7 +81,11 @@ impl Outbound {
     }
 
     fn covers(&self, uri: &Uri) -> bool {
-        place(uri).is_some_and(|(https, host, port)| self.grants.iter().any(|grant| grant.covers(https, host, port)))
+        place(uri).is_some_and(|(https, host, port)| {
+            self.grants
+                .iter()
+                .any(|grant| grant.covers(https, host, port))
+        })
     }
 }
 
@@ -117,11 +129,20 @@ pub(crate) struct Egress {
 
 impl Egress {
     pub(crate) fn new(outbound: Arc<Outbound>, max: u32) -> Self {
-        Self { outbound, left: max }
+        Self {
+            outbound,
+            left: max,
+        }
     }
 }
 
-type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+type Sent = Result<
+    (
+        Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
 
 impl WasiHttpHooks for Egress {
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
@@ -153,7 +174,8 @@ impl WasiHttpHooks for Egress {
         let outbound = self.outbound.clone();
         Box::new(async move {
             let response = outbound.send(request, options).await?;
-            let done: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(std::future::ready(Ok(())));
+            let done: Box<dyn Future<Output = Result<(), Error>> + Send> =
+                Box::new(std::future::ready(Ok(())));
             Ok((response, done))
         })
     }
@@ -182,7 +204,10 @@ enum Refused {
 impl Refused {
     fn to_error(&self) -> Error {
         match self {
-            Self::NoSuchHost => Error::DnsError { rcode: None, info_code: None },
+            Self::NoSuchHost => Error::DnsError {
+                rcode: None,
+                info_code: None,
+            },
             Self::NotPublic => Error::DestinationIpProhibited,
             Self::Timeout => Error::ConnectionTimeout,
             Self::Tls(_) => Error::TlsProtocolError,
@@ -202,9 +227,14 @@ struct Connector {
 impl Connector {
     async fn connect(self, uri: Uri) -> Result<Stream, Refused> {
         let (https, host, port) = place(&uri).ok_or(Refused::NoSuchHost)?;
-        let private = self.grants.iter().any(|grant| grant.names_address() && grant.covers(https, host, port));
+        let private = self
+            .grants
+            .iter()
+            .any(|grant| grant.names_address() && grant.covers(https, host, port));
         let host = bare(host);
-        let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Refused::NoSuchHost)?;
+        let found = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|_| Refused::NoSuchHost)?;
         let (mut last, mut any) = (Refused::NoSuchHost, false);
         for address in found {
             if !private && !is_public(address.ip()) {
@@ -223,12 +253,17 @@ impl Connector {
     }
 
     async fn greet(self, stream: TcpStream, https: bool, host: &str) -> Result<Stream, Refused> {
-        stream.set_nodelay(true).map_err(|error| Refused::Io(error.kind()))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| Refused::Io(error.kind()))?;
         if !https {
             return Ok(Stream::Plain(stream));
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Refused::NoSuchHost)?;
-        let stream = TlsConnector::from(self.tls).connect(name, stream).await.map_err(Refused::Tls)?;
+        let stream = TlsConnector::from(self.tls)
+            .connect(name, stream)
+            .await
+            .map_err(Refused::Tls)?;
         Ok(Stream::Tls(Box::new(stream)))
     }
 }
@@ -255,10 +290,16 @@ impl tower_service::Service<Uri> for Connector {
 
 /// Returns the settings of TLS clients: Mozilla's roots, which need no file of the host.
 fn tls() -> ClientConfig {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    #[expect(clippy::expect_used, reason = "the versions are the provider's own defaults")]
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    #[expect(
+        clippy::expect_used,
+        reason = "the versions are the provider's own defaults"
+    )]
     let builder = builder.expect("default versions of the default provider");
     builder.with_root_certificates(roots).with_no_client_auth()
 }
@@ -309,7 +350,11 @@ impl Connection for Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -318,7 +363,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -347,13 +396,37 @@ mod tests {
     #[test]
     fn addresses_that_are_not_public_are_told_in_every_disguise() {
         for address in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.0.0.8", "192.168.1.1",
-            "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "fc00::1",
-            "fe80::1", "ff02::1", "2001:db8::1", "2001::1", "2002:7f00:1::",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.0.0.8",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "fc00::1",
+            "fe80::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "2002:7f00:1::",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
-        for address in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00::1"] {
+        for address in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1111",
+            "2a00::1",
+        ] {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
     }

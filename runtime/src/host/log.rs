@@ -21,7 +21,13 @@ pub(crate) struct GuestLog {
 impl GuestLog {
     /// Returns a log that takes up to `max` bytes of request `request_id`.
     pub(crate) fn new(request_id: Arc<str>, max: u64) -> Self {
-        Self { request_id, budget: Arc::new(Mutex::new(Budget { left: max, told: false })) }
+        Self {
+            request_id,
+            budget: Arc::new(Mutex::new(Budget {
+                left: max,
+                told: false,
+            })),
+        }
     }
 
     pub(crate) fn stdout(&self) -> GuestStream {
@@ -73,12 +79,17 @@ impl Lines {
     /// Returns as much of `bytes` as the request may still write; says once that there was more.
     fn take<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = usize::try_from(budget.left).unwrap_or(usize::MAX).min(bytes.len());
+        let len = usize::try_from(budget.left)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         budget.left -= len as u64;
         let (kept, dropped) = bytes.split_at(len);
         if !dropped.is_empty() && !budget.told {
             budget.told = true;
-            tracing::warn!(request_id = &*self.request_id, "guest passed its limit on log output; the rest is dropped");
+            tracing::warn!(
+                request_id = &*self.request_id,
+                "guest passed its limit on log output; the rest is dropped"
+            );
         }
         kept
     }
@@ -118,7 +129,10 @@ pub(crate) struct GuestStream(Arc<Mutex<Lines>>);
 
 impl GuestStream {
     fn write(&self, bytes: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(bytes);
     }
 }
 
@@ -160,7 +174,11 @@ impl Pollable for GuestStream {
 }
 
 impl AsyncWrite for GuestStream {
-    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Self::write(&self, bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -180,7 +198,10 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped_and_invalid_utf8_is_replaced() {
-        assert_eq!(escape(b"\x1b[2Jhi\0\tthere\xff"), "\\u{1b}[2Jhi\\u{0}\tthere\u{fffd}");
+        assert_eq!(
+            escape(b"\x1b[2Jhi\0\tthere\xff"),
+            "\\u{1b}[2Jhi\\u{0}\tthere\u{fffd}"
+        );
     }
 
     #[test]

@@ -39,7 +39,12 @@ struct Client {
 impl Control {
     /// Answers on `listener`.
     pub(super) fn new(listener: OwnedFd) -> Self {
-        Self { listener, clients: BTreeMap::new(), last: 0, is_deaf: false }
+        Self {
+            listener,
+            clients: BTreeMap::new(),
+            last: 0,
+            is_deaf: false,
+        }
     }
 
     /// Returns the listener if another client can be taken.
@@ -50,7 +55,9 @@ impl Control {
 
     /// Returns every client's socket, and whether a request of it would be read.
     pub(super) fn clients(&self) -> impl Iterator<Item = (Ticket, BorrowedFd<'_>, bool)> {
-        self.clients.iter().map(|(&ticket, client)| (ticket, client.channel.as_fd(), client.deadline.is_some()))
+        self.clients
+            .iter()
+            .map(|(&ticket, client)| (ticket, client.channel.as_fd(), client.deadline.is_some()))
     }
 
     /// Takes a client that is waiting, if it may give orders.
@@ -68,11 +75,20 @@ impl Control {
         };
         match socket::getsockopt(&socket, sockopt::PeerCredentials) {
             Ok(peer) if peer.uid() == 0 || peer.uid() == Uid::effective().as_raw() => {}
-            Ok(peer) => return tracing::warn!(uid = peer.uid(), pid = peer.pid(), "control client refused"),
+            Ok(peer) => {
+                return tracing::warn!(
+                    uid = peer.uid(),
+                    pid = peer.pid(),
+                    "control client refused"
+                );
+            }
             Err(error) => return tracing::warn!(error = %error, "control client refused"),
         }
         self.last += 1;
-        let client = Client { channel: Channel::from(socket), deadline: Some(now + IDLE_MAX) };
+        let client = Client {
+            channel: Channel::from(socket),
+            deadline: Some(now + IDLE_MAX),
+        };
         self.clients.insert(Ticket(self.last), client);
     }
 
@@ -99,7 +115,9 @@ impl Control {
 
     /// Answers a client; nothing happens if it is gone. One that does not read is dropped.
     pub(super) fn reply(&mut self, ticket: Ticket, reply: &ControlReply, now: Instant) {
-        let Some(client) = self.clients.get_mut(&ticket) else { return };
+        let Some(client) = self.clients.get_mut(&ticket) else {
+            return;
+        };
         match client.channel.send(reply) {
             Ok(()) => client.deadline = Some(now + IDLE_MAX),
             Err(error) => {
@@ -119,7 +137,8 @@ impl Control {
     /// Drops clients that ask for nothing. Called about once a second.
     pub(super) fn tidy(&mut self, now: Instant) {
         self.is_deaf = false;
-        self.clients.retain(|_, client| client.deadline.is_none_or(|deadline| now < deadline));
+        self.clients
+            .retain(|_, client| client.deadline.is_none_or(|deadline| now < deadline));
     }
 }
 
@@ -139,9 +158,16 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let parent = tempfile::tempdir().unwrap();
-            let wanted = Wanted { path: parent.path().to_path_buf(), named: true };
+            let wanted = Wanted {
+                path: parent.path().to_path_buf(),
+                named: true,
+            };
             let folder = StateFolder::open(&wanted).unwrap();
-            Self { control: Control::new(folder.listen().unwrap()), _folder: folder, parent }
+            Self {
+                control: Control::new(folder.listen().unwrap()),
+                _folder: folder,
+                parent,
+            }
         }
 
         fn connect(&mut self) -> (Channel, Ticket) {
@@ -156,8 +182,13 @@ mod tests {
         let mut fixture = Fixture::new();
         let (client, ticket) = fixture.connect();
         client.send(&ControlRequest::Ps).unwrap();
-        assert!(matches!(fixture.control.read(ticket), Some(ControlRequest::Ps)));
-        fixture.control.reply(ticket, &ControlReply::Done, Instant::now());
+        assert!(matches!(
+            fixture.control.read(ticket),
+            Some(ControlRequest::Ps)
+        ));
+        fixture
+            .control
+            .reply(ticket, &ControlReply::Done, Instant::now());
         assert!(matches!(client.recv().unwrap(), Some(ControlReply::Done)));
     }
 
@@ -177,8 +208,14 @@ mod tests {
         let (waiting, ticket) = fixture.connect();
         waiting.send(&ControlRequest::Reload).unwrap();
         fixture.control.read(ticket).unwrap();
-        fixture.control.tidy(Instant::now() + Duration::from_secs(600));
-        let left: Vec<_> = fixture.control.clients().map(|(ticket, ..)| ticket).collect();
+        fixture
+            .control
+            .tidy(Instant::now() + Duration::from_secs(600));
+        let left: Vec<_> = fixture
+            .control
+            .clients()
+            .map(|(ticket, ..)| ticket)
+            .collect();
         assert_eq!(left, [ticket]);
     }
 
@@ -188,7 +225,9 @@ mod tests {
         let clients: Vec<_> = (0..CLIENTS_MAX).map(|_| fixture.connect()).collect();
         assert!(fixture.control.listener().is_none());
         drop(clients);
-        fixture.control.tidy(Instant::now() + Duration::from_secs(3));
+        fixture
+            .control
+            .tidy(Instant::now() + Duration::from_secs(3));
         assert!(fixture.control.listener().is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! From settings and a component to something that workers can run: the compile child, and what comes out of it.
 //!
-//! Reading a stranger's component and compiling it may take all memory, all time, or crash, so none of it happens in the
-//! supervisor: a child does it, and all that comes back is one bounded message.
+//! Reading a stranger's component and compiling it may take all memory, all time, or crash, so none of it happens in
+//! the supervisor: a child does it, and all that comes back is one bounded message.
 
 use super::process::{Ending, Process};
 use super::spawn::{Child, usable_cpus};
@@ -42,14 +42,25 @@ impl Deployment {
             Workers::Count(_) => Vec::new(),
         };
         // Where a cgroup grants less than the cores that are visible, which ones to leave to others is not ours to say.
-        let cpus = if cpus.len() == workers { cpus } else { Vec::new() };
-        Self { prepared, workers, cpus }
+        let cpus = if cpus.len() == workers {
+            cpus
+        } else {
+            Vec::new()
+        };
+        Self {
+            prepared,
+            workers,
+            cpus,
+        }
     }
 
     /// Returns a deployment that nothing was compiled for.
     #[cfg(test)]
     pub(super) fn stub(config: crate::config::Config) -> Self {
-        Self::new(Prepared { config, code: "code".into() })
+        Self::new(Prepared {
+            config,
+            code: "code".into(),
+        })
     }
 
     /// Returns the core that the worker in `slot` runs on, `None` for any.
@@ -88,7 +99,13 @@ impl Preparation {
             }
         })?;
         let pipe = Some(File::from(read));
-        Ok(Self { process, pipe, answer: Vec::new(), deadline: now + TIME_MAX, reaped: false })
+        Ok(Self {
+            process,
+            pipe,
+            answer: Vec::new(),
+            deadline: now + TIME_MAX,
+            reaped: false,
+        })
     }
 
     /// Returns its process.
@@ -117,7 +134,7 @@ impl Preparation {
         }
     }
 
-    /// Returns the outcome once the child has ended, or at its deadline.
+    /// Returns the outcome. To be asked when the child has ended, or at its deadline.
     pub(super) fn finish(&mut self, now: Instant) -> Option<Result<Deployment, Failure>> {
         if now >= self.deadline {
             let minutes = TIME_MAX.as_secs() / 60;
@@ -127,15 +144,25 @@ impl Preparation {
             )
             .hint("compile it ahead of time with `wrun compile`")));
         }
-        let ending = self.process.try_wait().unwrap_or(Some(Ending::Exited(ExitCode::System.code())))?;
+        // What it started, a cargo for one, must not outlive it.
+        self.process.kill_group();
+        let ending = self
+            .process
+            .try_wait()
+            .unwrap_or(Some(Ending::Exited(ExitCode::System.code())))?;
         self.reaped = true;
         self.read();
         if self.answer.len() > ANSWER_MAX {
-            return Some(Err(Failure::new(ExitCode::Internal, "the compile process said too much")));
+            return Some(Err(Failure::new(
+                ExitCode::Internal,
+                "the compile process said too much",
+            )));
         }
         Some(match ending {
             Ending::Exited(0) => serde_json::from_slice::<Result<Prepared, Failure>>(&self.answer)
-                .or_fail(ExitCode::Internal, || "cannot understand the compile process".to_owned())
+                .or_fail(ExitCode::Internal, || {
+                    "cannot understand the compile process".to_owned()
+                })
                 .flatten()
                 .map(Deployment::new),
             ending => Err(died(&ending)),
@@ -145,8 +172,7 @@ impl Preparation {
 
 impl Drop for Preparation {
     fn drop(&mut self) {
-        // What it started, a cargo for one, must not outlive it. Once it is reaped there is no way to name the group
-        // that is sure to hit nothing else; but then it has ended by itself, and waits for its children before that.
+        // Once it is reaped, its pid and group may be somebody else's.
         if !self.reaped {
             self.process.kill_group();
             let _ = self.process.wait();
@@ -157,7 +183,12 @@ impl Drop for Preparation {
 /// Says why there is no answer.
 fn died(ending: &Ending) -> Failure {
     // SIGABRT is how Rust ends when an allocation fails.
-    const BY_LIMIT: [Signal; 4] = [Signal::SIGXCPU, Signal::SIGXFSZ, Signal::SIGKILL, Signal::SIGABRT];
+    const BY_LIMIT: [Signal; 4] = [
+        Signal::SIGXCPU,
+        Signal::SIGXFSZ,
+        Signal::SIGKILL,
+        Signal::SIGABRT,
+    ];
     let by_limit = match ending {
         Ending::KilledByOther => true,
         Ending::Signaled(number) => BY_LIMIT.iter().any(|&signal| signal as i32 == *number),
@@ -170,7 +201,10 @@ fn died(ending: &Ending) -> Failure {
         )
         .hint("compile it with `wrun compile` on a larger machine, and serve the .cwasm");
     }
-    Failure::new(ExitCode::Internal, format!("the compile process ended without a result: {ending}"))
+    Failure::new(
+        ExitCode::Internal,
+        format!("the compile process ended without a result: {ending}"),
+    )
 }
 
 #[cfg(test)]
@@ -180,14 +214,20 @@ mod tests {
     #[test]
     fn death_by_a_limit_is_the_fault_of_the_component() {
         for signal in [Signal::SIGXCPU, Signal::SIGKILL, Signal::SIGABRT] {
-            assert_eq!(died(&Ending::Signaled(signal as i32)).code, ExitCode::BadComponent);
+            assert_eq!(
+                died(&Ending::Signaled(signal as i32)).code,
+                ExitCode::BadComponent
+            );
         }
         assert_eq!(died(&Ending::KilledByOther).code, ExitCode::BadComponent);
     }
 
     #[test]
     fn any_other_death_is_the_fault_of_wrun() {
-        assert_eq!(died(&Ending::Signaled(Signal::SIGSEGV as i32)).code, ExitCode::Internal);
+        assert_eq!(
+            died(&Ending::Signaled(Signal::SIGSEGV as i32)).code,
+            ExitCode::Internal
+        );
         assert_eq!(died(&Ending::Exited(70)).code, ExitCode::Internal);
     }
 }

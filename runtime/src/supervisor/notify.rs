@@ -16,7 +16,10 @@ pub(super) struct Notify {
 impl Notify {
     /// Reads from the environment what the service manager expects.
     pub(super) fn new(now: Instant) -> Self {
-        Self { watchdog: sd_notify::watchdog_enabled().map(|period| period / 2), next: now }
+        Self {
+            watchdog: sd_notify::watchdog_enabled().map(|period| period / 2),
+            next: now,
+        }
     }
 
     /// It serves; also the end of a reload, failed or not.
@@ -27,7 +30,11 @@ impl Notify {
     /// A reload begins. systemd needs the time to tell this reload from an earlier one.
     pub(super) fn reloading(&self) {
         if let Ok(time) = NotifyState::monotonic_usec_now() {
-            send(&[NotifyState::Reloading, time, NotifyState::Status("reloading")]);
+            send(&[
+                NotifyState::Reloading,
+                time,
+                NotifyState::Status("reloading"),
+            ]);
         }
     }
 

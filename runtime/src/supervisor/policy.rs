@@ -4,13 +4,16 @@
 //! to do ([`Policy::decide`]) and passes the time to both. Every rule about restarts, reloads, hangs and the end is
 //! here or in `policy/`, and is tested here.
 
+mod end;
+mod event;
 mod restart;
 mod rollout;
-mod upkeep;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod worker;
 
+pub(super) use event::{Action, Event, Ticket};
 pub(super) use worker::{Place, Worker, WorkerId};
 
 use super::deploy::Deployment;
@@ -31,69 +34,8 @@ use worker::{BOOT_TIMEOUT, DRAIN_MARGIN, Phase};
 /// The most workers that a server may be scaled to.
 pub(super) const WORKERS_MAX: usize = 1024;
 
-/// Who asked for something over the control socket and waits for the answer.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Ticket(pub(super) u64);
-
-/// What happened.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// The compile child is done.
-    Prepared(Result<Rc<Deployment>, Failure>),
-    /// The worker serves.
-    Ready(WorkerId),
-    /// The worker gave a sign of life and has answered this many requests.
-    Heartbeat(WorkerId, u64),
-    /// The worker cannot serve this component.
-    Failed(WorkerId, Failure),
-    /// The worker said what no worker says.
-    Garbage(WorkerId),
-    /// The worker has this many bytes of resident memory.
-    Resident(WorkerId, u64),
-    /// The worker has ended and was reaped.
-    Ended(WorkerId, Ending),
-    /// Load the component again.
-    Reload(Option<Ticket>),
-    /// Run this many workers.
-    Scale(usize, Ticket),
-    /// One worker more.
-    Grow,
-    /// One worker fewer, but at least one.
-    Shrink,
-    /// Drain and end.
-    Stop,
-    /// SIGTERM or SIGINT: drain and end, and the second time at once.
-    Terminate,
-    /// A listening socket was replaced: no worker has the new one.
-    ListenerReplaced,
-    /// The supervisor did not run for a while, and workers may not have either.
-    Overslept,
-}
-
-/// What to do.
-#[derive(Debug)]
-pub(super) enum Action {
-    /// Start the compile child; `reload` tells whether something serves meanwhile.
-    Prepare { reload: bool },
-    /// End the compile child.
-    EndPreparation,
-    /// Fork a worker.
-    Spawn { worker: WorkerId, place: Place, deployment: Rc<Deployment> },
-    /// Ask the worker to finish and exit.
-    Drain { worker: WorkerId, drain: Drain, why: &'static str },
-    /// Send the worker a signal.
-    Kill { worker: WorkerId, signal: Signal, why: &'static str },
-    /// Every worker of this generation is ready, and now it is the one that serves.
-    Serve { generation: u64, workers: usize, is_first: bool },
-    /// The reload was given up, the old generation goes on.
-    KeepServing { failure: Failure },
-    /// Workers keep dying, or do no longer.
-    Degraded(bool),
-    /// The end has begun.
-    Stopping,
-    /// Answer a `wrun` command.
-    Reply { ticket: Ticket, reply: ControlReply },
-}
+/// How far the workers' limits on requests are spread, so that they are not reached together.
+const REQUESTS_SPREAD: f64 = 0.1;
 
 /// The workers of one generation as they should be.
 #[derive(Debug)]
@@ -196,13 +138,13 @@ impl Policy {
             Event::Grow => self.scale(self.target() + 1, None, now),
             Event::Shrink => self.scale(self.target() - 1, None, now),
             Event::Stop => self.stop(),
-            Event::Terminate if self.terminated => self.kill_all("a second signal asked for it"),
-            Event::Terminate => {
-                self.terminated = true;
-                self.stop();
-            }
+            Event::Terminate => self.terminate(),
             Event::ListenerReplaced => self.renew(),
-            Event::Overslept => self.workers.values_mut().for_each(|worker| worker.heard = now),
+            Event::Overslept => {
+                for worker in self.workers.values_mut() {
+                    worker.heard = now;
+                }
+            }
         }
     }
 
@@ -245,12 +187,15 @@ impl Policy {
 
     /// Returns the number of the generation that serves, 0 before the first.
     pub(super) fn generation(&self) -> u64 {
-        self.serving.as_ref().map_or(0, |generation| generation.number)
+        self.serving.as_ref().map_or(0, |serving| serving.number)
     }
 
     /// Returns how many workers there should be.
     pub(super) fn target(&self) -> usize {
-        self.serving.as_ref().map_or(self.scaled.unwrap_or(self.configured), |serving| serving.slots.len())
+        match &self.serving {
+            Some(serving) => serving.slots.len(),
+            None => self.scaled.unwrap_or(self.configured),
+        }
     }
 
     /// Returns a worker that has not ended.
@@ -263,35 +208,13 @@ impl Policy {
         self.restarts.get(slot).copied().unwrap_or(0)
     }
 
-    /// Drains every worker; the end comes when they are gone.
-    fn stop(&mut self) {
-        if self.ending.is_none() {
-            self.end(Ok(()));
-            self.actions.push(Action::Stopping);
-        }
-    }
-
-    /// Ends with `failure`: nothing serves, so nothing is drained.
-    fn fail(&mut self, failure: Failure) {
-        self.end(Err(failure));
-        self.kill_all("the server could not start");
-    }
-
-    fn end(&mut self, result: Result<(), Failure>) {
-        self.ending = Some(result);
-        if matches!(self.rollout, Some(Rollout::Preparing { .. })) {
-            self.actions.push(Action::EndPreparation);
-        }
-        let failure = Failure::new(ExitCode::Unavailable, "the server is stopping");
-        let scaling = std::mem::take(&mut self.scaling).into_iter().map(|scaling| scaling.ticket);
-        let rollout = self.rollout.take().map_or(Vec::new(), Rollout::into_tickets);
-        let waiting = self.waiting.take().into_iter().flatten();
-        self.refuse(waiting.chain(rollout).chain(scaling), &failure);
-    }
-
-    fn refuse(&mut self, tickets: impl IntoIterator<Item = Ticket>, failure: &Failure) {
-        let reply = |ticket| Action::Reply { ticket, reply: ControlReply::Failed(failure.clone()) };
-        self.actions.extend(tickets.into_iter().map(reply));
+    /// Answers every one of `tickets` with `reply`.
+    fn answer(&mut self, tickets: impl IntoIterator<Item = Ticket>, reply: &ControlReply) {
+        let answer = |ticket| Action::Reply {
+            ticket,
+            reply: reply.clone(),
+        };
+        self.actions.extend(tickets.into_iter().map(answer));
     }
 
     /// Starts a worker for `place`, if its generation is wanted.
@@ -300,42 +223,53 @@ impl Policy {
         let requests = deployment.prepared.config.recycle.max_requests as f64;
         self.spawned += 1;
         let worker = WorkerId(self.spawned);
-        self.workers.insert(
+        let requests_max = (requests * (1.0 + REQUESTS_SPREAD * (self.jitter)())).ceil() as u64;
+        let deadline = now + BOOT_TIMEOUT;
+        self.workers
+            .insert(worker, Worker::new(place, deadline, requests_max, now));
+        self.wake_by(deadline);
+        self.actions.push(Action::Spawn {
             worker,
-            Worker {
-                place,
-                phase: Phase::Starting { deadline: now + BOOT_TIMEOUT },
-                ready_at: None,
-                heard: now,
-                requests: 0,
-                resident: 0,
-                requests_max: (requests * (1.0 + 0.1 * (self.jitter)())).ceil() as u64,
-                written_off: false,
-            },
-        );
-        self.actions.push(Action::Spawn { worker, place, deployment });
+            place,
+            deployment,
+        });
         Some(worker)
     }
 
     /// Asks a worker to end, unless it is ending already.
     fn drain(&mut self, id: WorkerId, why: &'static str, now: Instant) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.fills_slot()) else { return };
-        worker.phase = Phase::Draining { deadline: now + self.drain.timeout + DRAIN_MARGIN };
+        let Some(worker) = self
+            .workers
+            .get_mut(&id)
+            .filter(|worker| worker.fills_slot())
+        else {
+            return;
+        };
+        let deadline = now + self.drain.timeout + DRAIN_MARGIN;
+        worker.phase = Phase::Draining { deadline };
         worker.written_off = true;
-        self.actions.push(Action::Drain { worker: id, drain: self.drain.clone(), why });
+        self.wake_by(deadline);
+        self.actions.push(Action::Drain {
+            worker: id,
+            drain: self.drain.clone(),
+            why,
+        });
     }
 
     fn kill(&mut self, id: WorkerId, why: &'static str) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.phase != Phase::Killed) else { return };
+        let Some(worker) = self
+            .workers
+            .get_mut(&id)
+            .filter(|worker| worker.phase != Phase::Killed)
+        else {
+            return;
+        };
         worker.phase = Phase::Killed;
-        self.actions.push(Action::Kill { worker: id, signal: Signal::SIGKILL, why });
-    }
-
-    fn kill_all(&mut self, why: &'static str) {
-        for id in self.ids(|_| true) {
-            self.expect_end(id);
-            self.kill(id, why);
-        }
+        self.actions.push(Action::Kill {
+            worker: id,
+            signal: Signal::SIGKILL,
+            why,
+        });
     }
 
     /// Whatever ends this worker is not to be counted.
@@ -348,21 +282,27 @@ impl Policy {
     /// Counts the end of a worker that nobody asked for: once, even if it is judged before it ends.
     fn write_off(&mut self, id: WorkerId, ending: &Ending, now: Instant) {
         let jitter = (self.jitter)();
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.written_off) else { return };
+        let Some(worker) = self
+            .workers
+            .get_mut(&id)
+            .filter(|worker| !worker.written_off)
+        else {
+            return;
+        };
         worker.written_off = true;
         let worker = worker.clone();
         if self.restarts.len() <= worker.place.slot {
             self.restarts.resize(worker.place.slot + 1, 0);
         }
         self.restarts[worker.place.slot] += 1;
-        let exited_with = |code: ExitCode| *ending == Ending::Exited(code.code());
-        if exited_with(ExitCode::Recycle) && worker.ready_at.is_some() {
+        let is_recycled = *ending == Ending::Exited(ExitCode::Recycle.code());
+        if is_recycled && worker.ready_at.is_some() {
             return;
         }
         if let Some(generation) = self.generation_mut(worker.place.generation)
             && let Some(slot) = generation.slots.get_mut(worker.place.slot)
         {
-            match exited_with(ExitCode::Config) {
+            match ending.is_hopeless() {
                 true => slot.gave_up(jitter, now),
                 false => slot.failed(worker.was_healthy(now), jitter, now),
             }
@@ -375,28 +315,44 @@ impl Policy {
 
     /// Returns the generation that serves or boots under `number`.
     fn generation_mut(&mut self, number: u64) -> Option<&mut Generation> {
-        let booting = self.rollout.as_mut().and_then(Rollout::generation_mut);
-        self.serving.iter_mut().chain(booting).find(|generation| generation.number == number)
+        let mut wanted = self.wanted_mut();
+        wanted.find(|generation| generation.number == number)
+    }
+
+    /// Returns the generations that should have workers: the one that serves and the one that boots.
+    fn wanted_mut(&mut self) -> impl Iterator<Item = &mut Generation> {
+        let booting = self.rollout.as_mut().and_then(Rollout::booting_mut);
+        let booting = booting.map(|booting| &mut booting.generation);
+        self.serving.iter_mut().chain(booting)
     }
 
     fn ids(&self, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
-        self.workers.iter().filter(|(_, worker)| which(worker)).map(|(&id, _)| id).collect()
+        self.workers
+            .iter()
+            .filter(|(_, worker)| which(worker))
+            .map(|(&id, _)| id)
+            .collect()
     }
 
     /// Tells whether every slot of a generation has a worker that serves.
-    fn all_ready(&self, number: u64, slots: usize) -> bool {
-        let ready = |slot| {
+    fn is_complete(&self, generation: &Generation) -> bool {
+        let is_ready = |slot| {
+            let place = Place::new(slot, generation.number);
             let mut workers = self.workers.values();
-            workers.any(|worker| worker.place == Place { slot, generation: number } && worker.is_ready())
+            workers.any(|worker| worker.place == place && worker.is_ready())
         };
-        (0..slots).all(ready)
+        (0..generation.slots.len()).all(is_ready)
     }
 
     /// Tells whether it is time, and remembers the time if it is not.
     fn is_due(&mut self, at: Instant, now: Instant) -> bool {
         if now < at {
-            self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+            self.wake_by(at);
         }
         now >= at
+    }
+
+    fn wake_by(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 }

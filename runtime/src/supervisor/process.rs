@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of workers; what an ending means is for `policy.rs` to say.
 
+use crate::exit_code::ExitCode;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use rustix::io::Errno;
@@ -38,7 +39,11 @@ impl Process {
     pub(super) fn adopt(pid: Pid) -> io::Result<Self> {
         let raw = process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = process::pidfd_open(raw, PidfdFlags::empty())?;
-        Ok(Self { pid, pidfd, killed: false })
+        Ok(Self {
+            pid,
+            pidfd,
+            killed: false,
+        })
     }
 
     /// Returns its process id.
@@ -55,9 +60,9 @@ impl Process {
         let _ = raw.map(|raw| process::pidfd_send_signal(&self.pidfd, raw));
     }
 
-    /// Sends SIGKILL to it and to every process that it started; it leads a process group.
-    pub(super) fn kill_group(&mut self) {
-        self.killed = true;
+    /// Sends SIGKILL to its process group: to it, if it still runs, and to what it started. Not to be asked once it was
+    /// waited for.
+    pub(super) fn kill_group(&self) {
         // Until it is waited for, its pid, and with it the group's number, belongs to nobody else.
         let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
     }
@@ -79,20 +84,26 @@ impl Process {
                 other => break other?,
             }
         };
-        Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Ending::Exited(code),
-            (None, Some(signal)) if signal == Signal::SIGKILL as i32 && !self.killed => {
-                Ending::KilledByOther
-            }
-            (None, signal) => Ending::Signaled(signal.unwrap_or_default()),
-        }))
+        Ok(status.map(
+            |status| match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Ending::Exited(code),
+                (None, Some(signal)) if signal == Signal::SIGKILL as i32 && !self.killed => {
+                    Ending::KilledByOther
+                }
+                (None, signal) => Ending::Signaled(signal.unwrap_or_default()),
+            },
+        ))
     }
 
     /// Returns its resident memory in bytes, 0 if it has ended.
     pub(super) fn resident(&self) -> u64 {
         let path = PathBuf::from(format!("/proc/{}/statm", self.pid));
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        let pages: u64 = text
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse().ok())
+            .unwrap_or(0);
         pages * page_size()
     }
 }
@@ -101,6 +112,14 @@ impl AsFd for Process {
     /// Readable once the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+}
+
+impl Ending {
+    /// Tells whether another process would end in the same way: it said so by its status.
+    pub(super) fn is_hopeless(&self) -> bool {
+        let codes = [ExitCode::Config, ExitCode::BadComponent];
+        codes.iter().any(|code| *self == Self::Exited(code.code()))
     }
 }
 
@@ -124,7 +143,10 @@ pub(super) fn reap_orphans(is_own: impl Fn(Pid) -> bool) {
     // The one thread of this process is its first; a kernel without this file leaves zombies, and no more.
     let path = format!("/proc/self/task/{}/children", Pid::this());
     let children = std::fs::read_to_string(path).unwrap_or_default();
-    for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+    for pid in children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+    {
         if !is_own(Pid::from_raw(pid)) {
             let _ = process::waitpid(process::Pid::from_raw(pid), process::WaitOptions::NOHANG);
         }
@@ -133,5 +155,6 @@ pub(super) fn reap_orphans(is_own: impl Fn(Pid) -> bool) {
 
 fn page_size() -> u64 {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096)
+    size.and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(4096)
 }

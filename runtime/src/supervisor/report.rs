@@ -39,7 +39,10 @@ impl Supervisor<'_> {
         };
         let mut workers: Vec<_> = self.workers.iter().filter_map(status).collect();
         workers.sort_by_key(|worker| (worker.slot, worker.generation, worker.pid));
-        Processes { supervisor, workers }
+        Processes {
+            supervisor,
+            workers,
+        }
     }
 
     /// Says that a generation serves; the first time with the line that scripts wait for.
@@ -47,16 +50,27 @@ impl Supervisor<'_> {
         if is_first {
             let noun = if workers == 1 { "worker" } else { "workers" };
             // The tests and README wait for this line: the first one on stderr.
-            log::announce(&format!("wrun: listening on {} ({workers} {noun})", self.urls.join(" ")));
+            log::announce(&format!(
+                "wrun: listening on {} ({workers} {noun})",
+                self.urls.join(" ")
+            ));
         }
         tracing::info!(generation, workers, "serving");
-        self.notify.ready(&format!("serving generation {generation}, workers: {workers}"));
+        self.notify.ready(&format!(
+            "serving generation {generation}, workers: {workers}"
+        ));
     }
 
     /// Says how a worker ended: as news if somebody asked for it, as a warning if not.
     pub(super) fn log_ending(&self, id: WorkerId, ending: &Ending) {
-        let (Some(handle), Some(worker)) = (self.workers.get(&id), self.policy.worker(id)) else { return };
-        let (slot, pid, generation) = (worker.place().slot, handle.process.pid().as_raw(), worker.place().generation);
+        let (Some(handle), Some(worker)) = (self.workers.get(&id), self.policy.worker(id)) else {
+            return;
+        };
+        let (slot, pid, generation) = (
+            worker.place().slot,
+            handle.process.pid().as_raw(),
+            worker.place().generation,
+        );
         let requests = handle.vitals.requests;
         if worker.is_written_off() {
             tracing::info!(slot, pid, generation, requests, %ending, "worker ended");
@@ -69,10 +83,11 @@ impl Supervisor<'_> {
     pub(super) fn warn_of_ignored_changes(&self, deployment: &Deployment) {
         let new = &deployment.prepared.config;
         if new.addrs != self.config.addrs {
-            tracing::warn!(addrs = ?new.addrs, "new addresses are ignored until wrun is started again");
+            tracing::warn!(addrs = ?new.addrs, "new addresses need a restart, ignored");
         }
         if new.state.path != self.config.state.path {
-            tracing::warn!(folder = %new.state.path.display(), "new state folder is ignored until wrun is started again");
+            let folder = new.state.path.display();
+            tracing::warn!(%folder, "new state folder needs a restart, ignored");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The only fork(2) of wrun, and what a child does before it turns to its own work.
 //!
-//! Everything in [`Child::run`]'s half after the fork happens in the child. What the child is for, its caller says.
+//! What the child is for, its caller says.
 
 use super::process::Process;
 use super::signal;
@@ -44,7 +44,7 @@ impl Child {
             ForkResult::Parent { child } => child,
             ForkResult::Child => self.run(supervisor, work),
         };
-        // Both sides do this, so that it is done whichever comes first; after the child did, ours is the one that fails.
+        // Both sides do this, so that it is done whichever comes first.
         let _ = setpgid(pid, pid);
         Process::adopt(pid).inspect_err(|_| {
             // Nobody could watch over it without a pidfd. It is unreaped, so the pid is still its own.
@@ -55,7 +55,8 @@ impl Child {
 
     /// In the child: cuts every tie to the parent but the ones that are meant, then works.
     fn run(self, supervisor: Pid, work: impl FnOnce() -> ExitCode) -> ! {
-        let code = match catch_unwind(AssertUnwindSafe(|| self.enter(supervisor).map(|()| work()))) {
+        let life = || self.enter(supervisor).map(|()| work());
+        let code = match catch_unwind(AssertUnwindSafe(life)) {
             Ok(Ok(code)) => code,
             Ok(Err(error)) => {
                 tracing::error!(error = %error, "child could not be set up");
@@ -96,14 +97,21 @@ impl Child {
 
 /// Returns the CPUs that this process may run on, in order.
 pub(super) fn usable_cpus() -> Vec<usize> {
-    let Ok(set) = nix::sched::sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
-    (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
+    let Ok(set) = nix::sched::sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect()
 }
 
 /// Closes every descriptor but 0, 1, 2 and `keep`: a worker that held a copy of its sibling's channel would hide the
 /// sibling's end, and one that held the state folder's lock would keep it locked.
 fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|&fd| u32::try_from(fd).ok())
+        .collect();
     keep.sort_unstable();
     let mut from = 3;
     for fd in keep.into_iter().filter(|&fd| fd >= 3) {
@@ -116,8 +124,8 @@ fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: close_range(2) takes plain numbers. The descriptors' owners in this copy of the process are never dropped:
-    // it works on what it keeps and ends by _exit.
+    // SAFETY: close_range(2) takes plain numbers. The owners of these descriptors in this copy of the process are never
+    // dropped: it works on what it keeps and ends by _exit.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     nix::errno::Errno::result(result)?;
     Ok(())
@@ -126,14 +134,19 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
 /// Best effort: lowering the chance of others to be picked needs no privilege, but /proc may be read-only.
 fn raise_oom_score() {
     const PATH: &str = "/proc/self/oom_score_adj";
-    let own: i32 = std::fs::read_to_string(PATH).ok().and_then(|score| score.trim().parse().ok()).unwrap_or(0);
+    let own: i32 = std::fs::read_to_string(PATH)
+        .ok()
+        .and_then(|score| score.trim().parse().ok())
+        .unwrap_or(0);
     let _ = std::fs::write(PATH, (own + OOM_SCORE).min(1000).to_string());
 }
 
 /// Best effort: the CPU may have gone offline since it was chosen.
 fn pin_to(cpu: usize) {
     let mut set = CpuSet::new();
-    let _ = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    let _ = set
+        .set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
 }
 
 fn thread_count() -> io::Result<usize> {

@@ -44,17 +44,38 @@ impl WorkerHandle {
         let Place { slot, generation } = place;
         let (ours, theirs) = Channel::pair()?;
         // Copies for the child: whatever becomes of them there, the supervisor's own stay open.
-        let listeners = listeners.iter().map(Listener::duplicate).collect::<io::Result<Vec<_>>>()?;
+        let listeners = listeners
+            .iter()
+            .map(Listener::duplicate)
+            .collect::<io::Result<Vec<_>>>()?;
         let mut keep = vec![theirs.as_raw_fd()];
         keep.extend(listeners.iter().map(|listener| listener.as_raw_fd()));
         let cpu = deployment.cpu(slot);
-        let child = Child { name: format!("wrun: worker {slot}"), keep, cpu, expendable: true };
+        let child = Child {
+            name: format!("wrun: worker {slot}"),
+            keep,
+            cpu,
+            expendable: true,
+        };
         let process = child.fork(|| {
             let config = deployment.prepared.config.clone();
             let code = deployment.prepared.code.clone();
-            worker::run(Boot { slot, generation, cpu, config, code, listeners, channel: theirs })
+            worker::run(Boot {
+                slot,
+                generation,
+                cpu,
+                config,
+                code,
+                listeners,
+                channel: theirs,
+            })
         })?;
-        Ok(Self { process, channel: Some(ours), vitals: Vitals::default(), started: now })
+        Ok(Self {
+            process,
+            channel: Some(ours),
+            vitals: Vitals::default(),
+            started: now,
+        })
     }
 
     /// Returns its channel, to poll.
@@ -64,7 +85,9 @@ impl WorkerHandle {
 
     /// Returns the next thing it said.
     pub(super) fn listen(&mut self) -> Heard {
-        let Some(channel) = &self.channel else { return Heard::Silence };
+        let Some(channel) = &self.channel else {
+            return Heard::Silence;
+        };
         match channel.recv::<ToSupervisor>() {
             Ok(Some(message)) => {
                 if let ToSupervisor::Heartbeat(vitals) = &message {
@@ -85,7 +108,10 @@ impl WorkerHandle {
     /// Tells it to finish and exit.
     pub(super) fn drain(&self, drain: &Drain) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let message = ToWorker::Drain { grace_ms: millis(drain.grace), deadline_ms: millis(drain.timeout) };
+        let message = ToWorker::Drain {
+            grace_ms: millis(drain.grace),
+            deadline_ms: millis(drain.timeout),
+        };
         // One that cannot be told is killed at its deadline.
         let _ = self.channel.as_ref().map(|channel| channel.send(&message));
     }
@@ -94,5 +120,8 @@ impl WorkerHandle {
 /// Tells whether an error is about a packet and not about the socket.
 fn is_garbage(error: &io::Error) -> bool {
     // serde_json reports a packet that ends too early as the end of a file.
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
 }

@@ -17,7 +17,11 @@ use tokio::sync::Semaphore;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the worker retires, then those that wait already, since nobody else may come for them.
-pub(super) async fn accept(listener: std::net::TcpListener, worker: Arc<Worker>, places: Arc<Semaphore>) {
+pub(super) async fn accept(
+    listener: std::net::TcpListener,
+    worker: Arc<Worker>,
+    places: Arc<Semaphore>,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -28,7 +32,9 @@ pub(super) async fn accept(listener: std::net::TcpListener, worker: Arc<Worker>,
     let mut spare = Spare::open();
     let mut retiring = worker.drain.retiring();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             biased;
             () = retiring.wait() => break,
@@ -76,7 +82,9 @@ impl Drop for Counted {
 
 fn is_exhausted(error: &std::io::Error) -> bool {
     let exhausted = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
-    error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw(code)))
+    error
+        .raw_os_error()
+        .is_some_and(|code| exhausted.contains(&Errno::from_raw(code)))
 }
 
 /// A descriptor kept back, so that a connection can be accepted and closed when there is no other left: its client is told,

@@ -19,7 +19,11 @@ pub(super) struct Admission {
 impl Admission {
     /// Returns a door that lets `max` requests in.
     pub(super) fn new(max: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(max)), max, waiting: AtomicUsize::new(0) }
+        Self {
+            places: Arc::new(Semaphore::new(max)),
+            max,
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     /// Waits for a place; `None` when there is none in time. The place is held until the permit is dropped.
@@ -60,7 +64,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn request_beyond_the_last_place_is_turned_away_after_a_moment() {
         let admission = Admission::new(1);
         let first = admission.enter().await.unwrap();

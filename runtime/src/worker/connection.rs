@@ -49,15 +49,29 @@ struct Shared {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(socket: TcpStream, worker: Arc<Worker>) {
-    let Ok(local) = socket.local_addr() else { return };
-    let Ok(local) = local.to_string().parse() else { return };
+    let Ok(local) = socket.local_addr() else {
+        return;
+    };
+    let Ok(local) = local.to_string().parse() else {
+        return;
+    };
     let _ = socket.set_nodelay(true);
     let activity = Arc::new(Activity::default());
     let limits = &worker.limits;
-    let timeouts =
-        Timeouts { header: limits.header_timeout, idle: limits.idle_timeout, stall: limits.stall_timeout };
-    let Some(wire) = Wire::open(socket, activity.clone(), timeouts).await else { return };
-    let shared = Arc::new(Shared { worker, activity, local, opened: Instant::now() });
+    let timeouts = Timeouts {
+        header: limits.header_timeout,
+        idle: limits.idle_timeout,
+        stall: limits.stall_timeout,
+    };
+    let Some(wire) = Wire::open(socket, activity.clone(), timeouts).await else {
+        return;
+    };
+    let shared = Arc::new(Shared {
+        worker,
+        activity,
+        local,
+        opened: Instant::now(),
+    });
     match wire.protocol() {
         Protocol::Http1 => serve_http1(wire, shared).await,
         Protocol::Http2 => serve_http2(wire, shared).await,
@@ -143,7 +157,14 @@ async fn answer(
     let mut access = worker.access_log.then(|| {
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let status = StatusCode::OK;
-        Box::new(Access { id: id.clone(), method, path, started: Instant::now(), status, bytes: 0 })
+        Box::new(Access {
+            id: id.clone(),
+            method,
+            path,
+            started: Instant::now(),
+            status,
+            bytes: 0,
+        })
     });
     let version = head.version;
     let (response, close) = match shared.admit(&mut head, begun.framing) {
@@ -158,13 +179,22 @@ async fn answer(
         head.headers.insert(REQUEST_ID, value);
     }
     if version < Version::HTTP_2 && (close || shared.is_worn_out()) {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(access) = &mut access {
         access.status = head.status;
     }
     worker.count_request();
-    Ok(Response::from_parts(head, AnswerBody { inner, id, access, _active: begun.active }))
+    Ok(Response::from_parts(
+        head,
+        AnswerBody {
+            inner,
+            id,
+            access,
+            _active: begun.active,
+        },
+    ))
 }
 
 impl Shared {
@@ -175,7 +205,10 @@ impl Shared {
         if let (Ok(framing), true) = (framing, request.version() < Version::HTTP_2) {
             self.activity.frame(framing);
         }
-        Begun { active: self.activity.begin(), framing }
+        Begun {
+            active: self.activity.begin(),
+            framing,
+        }
     }
 
     /// Lets the head of a request in.
@@ -188,7 +221,10 @@ impl Shared {
         gate::admit(head, &self.local)?;
         match framing {
             BodyFraming::Length(length) if length > self.worker.limits.request_body => {
-                Err(gate::Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, why: "the body is too large" })
+                Err(gate::Refusal {
+                    status: StatusCode::PAYLOAD_TOO_LARGE,
+                    why: "the body is too large",
+                })
             }
             framing => Ok(framing),
         }
@@ -212,12 +248,22 @@ impl Shared {
         }
         let empty = framing == BodyFraming::Length(0) && hyper::body::Body::is_end_stream(&body);
         let answered = if empty {
-            let body = http_body_util::Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync();
-            worker.handler.handle(Request::from_parts(head, body), id, permit).await
+            let body = http_body_util::Empty::new()
+                .map_err(|never: Infallible| match never {})
+                .boxed_unsync();
+            worker
+                .handler
+                .handle(Request::from_parts(head, body), id, permit)
+                .await
         } else {
             let watch = Arc::new(Watch::default());
             let limits = &worker.limits;
-            let body = RequestBody::new(body, watch.clone(), limits.request_body, limits.stall_timeout);
+            let body = RequestBody::new(
+                body,
+                watch.clone(),
+                limits.request_body,
+                limits.stall_timeout,
+            );
             let request = Request::from_parts(head, body.boxed_unsync());
             tokio::select! {
                 biased;

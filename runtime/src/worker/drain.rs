@@ -26,7 +26,10 @@ pub(super) struct Stage {
 
 impl Drain {
     pub(super) fn new() -> Self {
-        Self { stage: watch::Sender::new(SERVING), now: AtomicU8::new(SERVING) }
+        Self {
+            stage: watch::Sender::new(SERVING),
+            now: AtomicU8::new(SERVING),
+        }
     }
 
     /// Enters the first stage.
@@ -50,12 +53,18 @@ impl Drain {
 
     /// Returns what waits for the first stage.
     pub(super) fn retiring(&self) -> Stage {
-        Stage { stage: self.stage.subscribe(), at_least: RETIRING }
+        Stage {
+            stage: self.stage.subscribe(),
+            at_least: RETIRING,
+        }
     }
 
     /// Returns what waits for the second stage.
     pub(super) fn closing(&self) -> Stage {
-        Stage { stage: self.stage.subscribe(), at_least: CLOSING }
+        Stage {
+            stage: self.stage.subscribe(),
+            at_least: CLOSING,
+        }
     }
 }
 

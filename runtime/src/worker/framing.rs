@@ -96,7 +96,9 @@ impl Framing {
                 State::HeadEnd if at == 0 => return Err(Violation::Unframed),
                 State::HeadEnd => break,
                 State::Length(left) | State::ChunkData(left) => {
-                    let len = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                    let len = usize::try_from(left)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len() - at);
                     at += len;
                     if self.pass(left - len as u64) {
                         break;
@@ -144,10 +146,15 @@ impl Framing {
         let was = self.state;
         match was {
             State::RequestLine if byte == b'#' => return Err(Violation::Fragment),
-            State::Fields if self.line == 0 && matches!(byte, b' ' | b'\t') => return Err(Violation::Folded),
+            State::Fields if self.line == 0 && matches!(byte, b' ' | b'\t') => {
+                return Err(Violation::Folded);
+            }
             State::ChunkSize(size) => self.state = self.chunk_size(size, byte)?,
             State::ChunkExtension { size, quoted } => {
-                self.state = State::ChunkExtension { size, quoted: quoted ^ (byte == b'"') };
+                self.state = State::ChunkExtension {
+                    size,
+                    quoted: quoted ^ (byte == b'"'),
+                };
                 let printable = byte.is_ascii_graphic() || (quoted && byte == b' ');
                 if !printable || self.total >= EXTENSION_MAX {
                     return Err(Violation::Chunk);
@@ -157,7 +164,10 @@ impl Framing {
             State::Trailers if self.total >= TRAILERS_MAX => return Err(Violation::Trailers),
             _ => {}
         }
-        let extended = matches!((was, self.state), (State::ChunkSize(_), State::ChunkExtension { .. }));
+        let extended = matches!(
+            (was, self.state),
+            (State::ChunkSize(_), State::ChunkExtension { .. })
+        );
         // The `;` is no part of the extension: an empty one is told by its length.
         self.line = if extended { 0 } else { self.line + 1 };
         self.total += 1;
@@ -167,7 +177,10 @@ impl Framing {
     fn chunk_size(&self, size: u64, byte: u8) -> Result<State, Violation> {
         match char::from(byte).to_digit(16) {
             Some(digit) if size >> 60 == 0 => Ok(State::ChunkSize((size << 4) | u64::from(digit))),
-            None if byte == b';' && self.line > 0 => Ok(State::ChunkExtension { size, quoted: false }),
+            None if byte == b';' && self.line > 0 => Ok(State::ChunkExtension {
+                size,
+                quoted: false,
+            }),
             _ => Err(Violation::Chunk),
         }
     }
@@ -184,14 +197,17 @@ impl Framing {
             State::Fields if empty => State::HeadEnd,
             // A `;` with nothing behind it, or a quote that is never closed.
             State::ChunkExtension { quoted: true, .. } => return Err(Violation::Chunk),
-            State::ChunkSize(_) | State::ChunkExtension { .. } if empty => return Err(Violation::Chunk),
+            State::ChunkSize(_) | State::ChunkExtension { .. } if empty => {
+                return Err(Violation::Chunk);
+            }
             State::ChunkSize(0) | State::ChunkExtension { size: 0, .. } => State::Trailers,
             State::ChunkSize(size) | State::ChunkExtension { size, .. } => State::ChunkData(size),
             State::ChunkEnd => State::ChunkSize(0),
             State::Trailers if empty => State::RequestLine,
             state => state,
         };
-        let ended = matches!(next, State::HeadEnd) || matches!((self.state, next), (State::Trailers, State::RequestLine));
+        let ended = matches!(next, State::HeadEnd)
+            || matches!((self.state, next), (State::Trailers, State::RequestLine));
         if next != self.state {
             self.enter(next);
         }
@@ -235,10 +251,22 @@ mod tests {
 
     #[test]
     fn what_hyper_would_let_pass_is_refused() {
-        assert_eq!(head_of(b"GET / HTTP/1.1\nHost: a\r\n\r\n"), Err(Violation::BareLf));
-        assert_eq!(head_of(b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n"), Err(Violation::BareCr));
-        assert_eq!(head_of(b"GET /#top HTTP/1.1\r\n\r\n"), Err(Violation::Fragment));
-        assert_eq!(head_of(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n"), Err(Violation::Folded));
+        assert_eq!(
+            head_of(b"GET / HTTP/1.1\nHost: a\r\n\r\n"),
+            Err(Violation::BareLf)
+        );
+        assert_eq!(
+            head_of(b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n"),
+            Err(Violation::BareCr)
+        );
+        assert_eq!(
+            head_of(b"GET /#top HTTP/1.1\r\n\r\n"),
+            Err(Violation::Fragment)
+        );
+        assert_eq!(
+            head_of(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n"),
+            Err(Violation::Folded)
+        );
     }
 
     #[test]
@@ -272,7 +300,11 @@ mod tests {
             b"-1\r\n",
             b"5;a b\r\n",
         ] {
-            assert!(chunked(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+            assert!(
+                chunked(bytes).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
         }
     }
 }

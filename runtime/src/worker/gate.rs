@@ -16,8 +16,15 @@ const TARGET_MAX: usize = 8 << 10;
 const REQUEST_ID_MAX: usize = 128;
 
 /// Fields that concern one connection only, besides those that `Connection` names.
-const HOP_BY_HOP: [&str; 7] =
-    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+const HOP_BY_HOP: [&str; 7] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// The field that carries a request's id.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -30,7 +37,10 @@ pub(super) struct Refusal {
 }
 
 const fn bad(why: &'static str) -> Refusal {
-    Refusal { status: StatusCode::BAD_REQUEST, why }
+    Refusal {
+        status: StatusCode::BAD_REQUEST,
+        why,
+    }
 }
 
 /// Returns how the body of a request is delimited, or refuses a head whose readers could disagree on it.
@@ -50,8 +60,14 @@ pub(super) fn framing(version: Version, headers: &HeaderMap) -> Result<BodyFrami
             Ok(BodyFraming::Chunked)
         }
         (None, Some(length)) => {
-            let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-            match (digits.and_then(|digits| digits.parse().ok()), lengths.next()) {
+            let digits = length
+                .to_str()
+                .ok()
+                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            match (
+                digits.and_then(|digits| digits.parse().ok()),
+                lengths.next(),
+            ) {
                 (Some(length), None) => Ok(BodyFraming::Length(length)),
                 _ => Err(bad("an unclear content-length")),
             }
@@ -63,8 +79,18 @@ pub(super) fn framing(version: Version, headers: &HeaderMap) -> Result<BodyFrami
 /// `local` is the authority of requests that have none, which HTTP/1.0 allows.
 pub(super) fn admit(head: &mut Parts, local: &Authority) -> Result<(), Refusal> {
     match head.method {
-        Method::CONNECT => return Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "CONNECT is not supported" }),
-        Method::TRACE => return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, why: "TRACE is not allowed" }),
+        Method::CONNECT => {
+            return Err(Refusal {
+                status: StatusCode::NOT_IMPLEMENTED,
+                why: "CONNECT is not supported",
+            });
+        }
+        Method::TRACE => {
+            return Err(Refusal {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                why: "TRACE is not allowed",
+            });
+        }
         _ => {}
     }
     let path = target(head)?;
@@ -79,16 +105,27 @@ pub(super) fn admit(head: &mut Parts, local: &Authority) -> Result<(), Refusal> 
 }
 
 fn target(head: &Parts) -> Result<PathAndQuery, Refusal> {
-    let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = head
+        .uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     if path.as_str().len() > TARGET_MAX {
-        return Err(Refusal { status: StatusCode::URI_TOO_LONG, why: "the request target is too long" });
+        return Err(Refusal {
+            status: StatusCode::URI_TOO_LONG,
+            why: "the request target is too long",
+        });
     }
     if path.as_str() == "*" && head.method != Method::OPTIONS {
         return Err(bad("the target * with a method other than OPTIONS"));
     }
     match head.uri.scheme() {
-        Some(scheme) if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS => Err(bad("an unknown scheme")),
-        None if head.version < Version::HTTP_2 && head.uri.authority().is_some() => Err(bad("an invalid request target")),
+        Some(scheme) if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS => {
+            Err(bad("an unknown scheme"))
+        }
+        None if head.version < Version::HTTP_2 && head.uri.authority().is_some() => {
+            Err(bad("an invalid request target"))
+        }
         _ => Ok(path),
     }
 }
@@ -102,7 +139,9 @@ fn authority(head: &Parts, local: &Authority) -> Result<Authority, Refusal> {
     }
     let target = head.uri.authority().map(check_authority).transpose()?;
     match (head.version, target, host) {
-        (Version::HTTP_2, Some(target), Some(host)) if target != host => Err(bad(":authority and host differ")),
+        (Version::HTTP_2, Some(target), Some(host)) if target != host => {
+            Err(bad(":authority and host differ"))
+        }
         (Version::HTTP_11, _, None) => Err(bad("no host")),
         (_, Some(target), _) => Ok(target),
         (_, None, Some(host)) => Ok(host),
@@ -112,17 +151,25 @@ fn authority(head: &Parts, local: &Authority) -> Result<Authority, Refusal> {
 }
 
 fn parse_host(value: &HeaderValue) -> Result<Authority, Refusal> {
-    let authority = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+    let authority = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<Authority>().ok());
     check_authority(&authority.ok_or(bad("an invalid host"))?)
 }
 
 /// Refuses what `http` takes for an authority and RFC 9110 §7.2 does not take for a host.
 fn check_authority(authority: &Authority) -> Result<Authority, Refusal> {
     let host = authority.host();
-    let plain = !host.is_empty() && !authority.as_str().contains(['@', ',', '/', '\\', '?', '#', ' ', '%']);
+    let plain = !host.is_empty()
+        && !authority
+            .as_str()
+            .contains(['@', ',', '/', '\\', '?', '#', ' ', '%']);
     let port = &authority.as_str()[host.len()..];
     let port_is_number = port.is_empty() || authority.port_u16().is_some();
-    (plain && port_is_number).then(|| authority.clone()).ok_or(bad("an invalid host"))
+    (plain && port_is_number)
+        .then(|| authority.clone())
+        .ok_or(bad("an invalid host"))
 }
 
 /// Removes what concerns this connection only (RFC 9110 §7.6.1).
@@ -175,12 +222,19 @@ mod tests {
 
     #[test]
     fn host_becomes_the_authority() {
-        assert_eq!(admitted(get("/x").header("host", "a.example:8080")).unwrap().uri, "http://a.example:8080/x");
+        assert_eq!(
+            admitted(get("/x").header("host", "a.example:8080"))
+                .unwrap()
+                .uri,
+            "http://a.example:8080/x"
+        );
     }
 
     #[test]
     fn hosts_that_readers_could_disagree_on_are_refused() {
-        for host in ["", "a,b", "user@a", "a/b", "a b", "a:b", "a:80:80", "a?b", "[::1", "a%41"] {
+        for host in [
+            "", "a,b", "user@a", "a/b", "a b", "a:b", "a:80:80", "a?b", "[::1", "a%41",
+        ] {
             let refused = admitted(get("/").header("host", host)).unwrap_err();
             assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{host:?}");
         }
@@ -190,32 +244,73 @@ mod tests {
 
     #[test]
     fn http_1_0_may_come_without_a_host() {
-        assert_eq!(admitted(get("/").version(Version::HTTP_10)).unwrap().uri, "http://127.0.0.1:80/");
+        assert_eq!(
+            admitted(get("/").version(Version::HTTP_10)).unwrap().uri,
+            "http://127.0.0.1:80/"
+        );
     }
 
     #[test]
     fn lengths_that_readers_could_disagree_on_are_refused() {
         let host = || Request::post("/").header("host", "a");
-        assert!(admitted(host().header("content-length", "5").header("transfer-encoding", "chunked")).is_err());
+        assert!(
+            admitted(
+                host()
+                    .header("content-length", "5")
+                    .header("transfer-encoding", "chunked")
+            )
+            .is_err()
+        );
         assert!(admitted(host().header("transfer-encoding", "gzip, chunked")).is_err());
-        assert!(admitted(host().header("transfer-encoding", "chunked").version(Version::HTTP_10)).is_err());
-        assert!(admitted(host().header("content-length", "5").header("content-length", "5")).is_err());
+        assert!(
+            admitted(
+                host()
+                    .header("transfer-encoding", "chunked")
+                    .version(Version::HTTP_10)
+            )
+            .is_err()
+        );
+        assert!(
+            admitted(
+                host()
+                    .header("content-length", "5")
+                    .header("content-length", "5")
+            )
+            .is_err()
+        );
         assert!(admitted(host().header("content-length", "+5")).is_err());
         assert!(admitted(host().header("content-length", "5, 5")).is_err());
     }
 
     #[test]
     fn connection_fields_are_dropped_with_all_that_they_name() {
-        let request = get("/").header("host", "a").header("connection", "x-secret, Host").header("x-secret", "1");
+        let request = get("/")
+            .header("host", "a")
+            .header("connection", "x-secret, Host")
+            .header("x-secret", "1");
         let head = admitted(request.header("te", "trailers").header("x-kept", "2")).unwrap();
-        let names: Vec<_> = head.headers.keys().map(header::HeaderName::as_str).collect();
+        let names: Vec<_> = head
+            .headers
+            .keys()
+            .map(header::HeaderName::as_str)
+            .collect();
         assert_eq!(names, ["host", "x-kept"]);
     }
 
     #[test]
     fn methods_that_are_for_proxies_are_refused() {
-        assert_eq!(admitted(Request::builder().method("TRACE").uri("/")).unwrap_err().status, 405);
-        assert_eq!(admitted(Request::builder().method("CONNECT").uri("a:1")).unwrap_err().status, 501);
+        assert_eq!(
+            admitted(Request::builder().method("TRACE").uri("/"))
+                .unwrap_err()
+                .status,
+            405
+        );
+        assert_eq!(
+            admitted(Request::builder().method("CONNECT").uri("a:1"))
+                .unwrap_err()
+                .status,
+            501
+        );
         assert!(admitted(get("*").header("host", "a")).is_err());
         assert!(admitted(Request::options("*").header("host", "a")).is_ok());
     }

@@ -61,7 +61,14 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(inner: Incoming, watch: Arc<Watch>, max: u64, stall: Duration) -> Self {
-        Self { inner, watch, left: max, stall, timer: None, came: 0 }
+        Self {
+            inner,
+            watch,
+            left: max,
+            stall,
+            timer: None,
+            came: 0,
+        }
     }
 
     fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
@@ -81,7 +88,9 @@ impl RequestBody {
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let stall = self.stall;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + stall)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + stall)));
         while timer.as_mut().poll(cx).is_ready() {
             if self.came < BODY_RATE_MIN * stall.as_secs().max(1) {
                 return Poll::Ready(());

@@ -11,11 +11,18 @@ pub(super) struct RequestIds {
 
 impl RequestIds {
     pub(super) fn new() -> Result<Self, getrandom::Error> {
-        Ok(Self { prefix: getrandom::u64()?, next: AtomicU64::new(1) })
+        Ok(Self {
+            prefix: getrandom::u64()?,
+            next: AtomicU64::new(1),
+        })
     }
 
     /// Returns the next id: 16 hexadecimal digits that tell the worker, a hyphen, the request's number.
     pub(super) fn next(&self) -> String {
-        format!("{:016x}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{:016x}-{:x}",
+            self.prefix,
+            self.next.fetch_add(1, Ordering::Relaxed)
+        )
     }
 }

@@ -124,7 +124,11 @@ struct Blocked {
 
 impl Wire {
     /// Reads enough to tell the protocol. `None` when the client went away or took too long.
-    pub(super) async fn open(socket: TcpStream, activity: Arc<Activity>, timeouts: Timeouts) -> Option<Self> {
+    pub(super) async fn open(
+        socket: TcpStream,
+        activity: Arc<Activity>,
+        timeouts: Timeouts,
+    ) -> Option<Self> {
         let deadline = Instant::now() + timeouts.header;
         let mut wire = Self {
             socket,
@@ -133,7 +137,11 @@ impl Wire {
             protocol: Protocol::Http1,
             framing: Framing::default(),
             held: BytesMut::new(),
-            waiting: Waiting { for_head: true, since: Instant::now(), begun: 0 },
+            waiting: Waiting {
+                for_head: true,
+                since: Instant::now(),
+                begun: 0,
+            },
             timer: Box::pin(sleep_until(deadline)),
             blocked: None,
         };
@@ -224,7 +232,11 @@ impl Wire {
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begun = self.activity.begun();
         if self.activity.is_busy() {
-            self.waiting = Waiting { for_head: false, since: Instant::now(), begun };
+            self.waiting = Waiting {
+                for_head: false,
+                since: Instant::now(),
+                begun,
+            };
             // Nothing to time, but the timer must be looked at again once the request is over: hyper reads then.
             return Poll::Pending;
         }
@@ -232,9 +244,17 @@ impl Wire {
         // The first request of a connection is due at once, like the rest of one that has begun to come.
         let for_head = begun == 0 || self.framing.in_head();
         if for_head != self.waiting.for_head || begun != self.waiting.begun {
-            self.waiting = Waiting { for_head, since: now, begun };
+            self.waiting = Waiting {
+                for_head,
+                since: now,
+                begun,
+            };
         }
-        let allowed = if for_head { self.timeouts.header } else { self.timeouts.idle };
+        let allowed = if for_head {
+            self.timeouts.header
+        } else {
+            self.timeouts.idle
+        };
         let deadline = self.waiting.since + allowed;
         while self.timer.as_mut().poll(cx).is_ready() || self.timer.deadline() > deadline {
             if deadline <= now {
@@ -262,7 +282,11 @@ impl Wire {
         Poll::Pending
     }
 
-    fn wrote(&mut self, polled: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn wrote(
+        &mut self,
+        polled: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         match (polled, &mut self.blocked) {
             (Poll::Pending, _) => self.poll_blocked(cx),
             (Poll::Ready(Ok(len)), Some(blocked)) => {
@@ -275,19 +299,29 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Poll::Ready(read) = this.poll_bytes(cx, buf) {
             return Poll::Ready(read);
         }
         ready!(this.poll_overdue(cx));
-        this.activity.timed_out.store(this.waiting.for_head, Ordering::Relaxed);
+        this.activity
+            .timed_out
+            .store(this.waiting.for_head, Ordering::Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.socket).poll_write(cx, bytes);
         this.wrote(polled, cx)

@@ -15,14 +15,30 @@ fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let control = args.iter().any(|arg| arg == "--control");
     args.retain(|arg| arg != "--control");
-    let rounds = args.first().map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
-    let binary = args.get(1).map_or_else(|| repository().join("target/release/wrun"), Into::into);
-    let faults = Faults::new(Wrun::new(binary).serve(guest("http_hello")).workers(2), rounds);
+    let rounds = args
+        .first()
+        .map_or(ROUNDS, |rounds| rounds.parse().expect("ROUNDS is a number"));
+    let binary = args
+        .get(1)
+        .map_or_else(|| repository().join("target/release/wrun"), Into::into);
+    let faults = Faults::new(
+        Wrun::new(binary).serve(guest("http_hello")).workers(2),
+        rounds,
+    );
     println!("{:<24} {:>5} {}  remarks", "fault", "times", load::HEADING);
-    let phases: &[Phase] = if control { &[Phase::Control] } else { &Phase::ALL };
+    let phases: &[Phase] = if control {
+        &[Phase::Control]
+    } else {
+        &Phase::ALL
+    };
     let mut broken = false;
     for phase in phases {
-        let Report { times, tally, broken_promises, remark } = faults.run(*phase);
+        let Report {
+            times,
+            tally,
+            broken_promises,
+            remark,
+        } = faults.run(*phase);
         println!("{:<24} {times:>5} {tally}  {remark}", phase.name());
         for promise in &broken_promises {
             println!("    broken: {promise}");
@@ -38,5 +54,9 @@ fn main() -> ExitCode {
         (false, true) => println!("promises were broken"),
         (true, false) => println!("the control was not noticed: this run proves nothing"),
     }
-    if broken == control { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if broken == control {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -32,10 +32,16 @@ impl Backoff {
     /// Counts an abnormal end. `healthy` says that the worker had served long enough to start afresh; `jitter` is
     /// between -1 and 1.
     pub(super) fn failed(&mut self, healthy: bool, jitter: f64, now: Instant) {
-        self.failures = if healthy { 1 } else { self.failures.saturating_add(1) };
+        self.failures = if healthy {
+            1
+        } else {
+            self.failures.saturating_add(1)
+        };
         let delay = match self.failures {
             1 => Duration::ZERO,
-            n => FIRST_DELAY.saturating_mul(1 << (n - 2).min(16)).min(LAST_DELAY),
+            n => FIRST_DELAY
+                .saturating_mul(1 << (n - 2).min(16))
+                .min(LAST_DELAY),
         };
         self.wait(delay, jitter, now);
     }
@@ -49,6 +55,11 @@ impl Backoff {
     /// Returns when the next worker may start, `None` for any time.
     pub(super) fn not_before(&self) -> Option<Instant> {
         self.not_before
+    }
+
+    /// Tells whether a worker may start now.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| now >= at)
     }
 
     /// Tells whether the next start is one after an abnormal end.
@@ -78,7 +89,11 @@ impl Storm {
 
     /// Judges the last minute and returns the new state if it changed. It ends only when a whole minute was quiet.
     pub(super) fn judge(&mut self, workers: usize, now: Instant) -> Option<bool> {
-        while self.ends.front().is_some_and(|&end| now >= end + STORM_WINDOW) {
+        while self
+            .ends
+            .front()
+            .is_some_and(|&end| now >= end + STORM_WINDOW)
+        {
             self.ends.pop_front();
         }
         let degraded = match self.degraded {
@@ -109,7 +124,9 @@ impl Storm {
 
     /// Returns when the next worker may be started again, `None` for any time.
     pub(super) fn not_before(&self) -> Option<Instant> {
-        self.last_restart.filter(|_| self.degraded).map(|last| last + STORM_PAUSE)
+        self.last_restart
+            .filter(|_| self.degraded)
+            .map(|last| last + STORM_PAUSE)
     }
 }
 
@@ -121,7 +138,11 @@ mod tests {
         let now = Instant::now();
         let mut delay = || {
             backoff.failed(false, jitter, now);
-            backoff.not_before().unwrap().duration_since(now).as_millis()
+            backoff
+                .not_before()
+                .unwrap()
+                .duration_since(now)
+                .as_millis()
         };
         (0..count).map(|_| delay()).collect()
     }
@@ -129,7 +150,12 @@ mod tests {
     #[test]
     fn delay_starts_at_nothing_doubles_and_ends_at_ten_seconds() {
         let seen = delays(&mut Backoff::default(), 11, 0.0);
-        assert_eq!(seen, [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000]);
+        assert_eq!(
+            seen,
+            [
+                0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000
+            ]
+        );
     }
 
     #[test]
@@ -157,7 +183,11 @@ mod tests {
         assert_eq!(storm.judge(2, start), None);
         storm.record(start + Duration::from_secs(1));
         assert_eq!(storm.judge(2, start + Duration::from_secs(1)), Some(true));
-        assert_eq!(storm.judge(2, start + Duration::from_secs(60)), None, "one end is still in the window");
+        assert_eq!(
+            storm.judge(2, start + Duration::from_secs(60)),
+            None,
+            "one end is still in the window"
+        );
         assert_eq!(storm.clears_at(), Some(start + Duration::from_secs(61)));
         assert_eq!(storm.judge(2, start + Duration::from_secs(61)), Some(false));
     }

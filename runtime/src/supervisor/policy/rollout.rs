@@ -1,11 +1,12 @@
 //! How a new generation takes over: make before break.
 //!
-//! Prepare the component, start all new workers, wait until each is ready, and only then drain the old ones. If anything
-//! fails on the way, the new workers go and nothing has changed. The first start is a rollout with nothing before it.
+//! Prepare the component, start all new workers, wait until each is ready, and only then drain the old ones. If
+//! anything fails on the way, the new workers go and nothing has changed. The first start is a rollout with nothing
+//! before it.
 
 use super::restart::Backoff;
-use super::worker::{Phase, Worker};
-use super::{Action, Generation, Policy, Ticket, WorkerId};
+use super::worker::{BOOT_TIMEOUT, Phase, Worker, WorkerId};
+use super::{Action, Generation, Policy, Ticket};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::ControlReply;
@@ -18,26 +19,35 @@ use std::time::Instant;
 /// serves.
 const BOOT_CRASHES_MAX: u32 = 5;
 
-/// A generation on its way.
+/// A generation on its way. The tickets are those of the clients that wait for it.
 #[derive(Debug)]
 pub(super) enum Rollout {
     /// The compile child works.
-    Preparing { tickets: Vec<Ticket> },
+    Preparing(Vec<Ticket>),
     /// The workers start.
-    Booting { tickets: Vec<Ticket>, generation: Generation, crashes: u32, failure: Option<Failure> },
+    Booting(Booting),
+}
+
+#[derive(Debug)]
+pub(super) struct Booting {
+    tickets: Vec<Ticket>,
+    pub(super) generation: Generation,
+    crashes: u32,
+    /// Why this generation will not serve.
+    failure: Option<Failure>,
 }
 
 impl Rollout {
     pub(super) fn into_tickets(self) -> Vec<Ticket> {
         match self {
-            Self::Preparing { tickets } | Self::Booting { tickets, .. } => tickets,
+            Self::Preparing(tickets) | Self::Booting(Booting { tickets, .. }) => tickets,
         }
     }
 
-    pub(super) fn generation_mut(&mut self) -> Option<&mut Generation> {
+    pub(super) fn booting_mut(&mut self) -> Option<&mut Booting> {
         match self {
-            Self::Preparing { .. } => None,
-            Self::Booting { generation, .. } => Some(generation),
+            Self::Preparing(_) => None,
+            Self::Booting(booting) => Some(booting),
         }
     }
 }
@@ -47,37 +57,35 @@ impl Policy {
     pub(super) fn reload(&mut self, ticket: Option<Ticket>) {
         match self.ending {
             None => self.waiting.get_or_insert_default().extend(ticket),
-            Some(_) => self.refuse(ticket, &Failure::new(ExitCode::Unavailable, "the server is stopping")),
+            Some(_) => self.answer(ticket, &Self::refusal()),
         }
     }
 
     /// Takes the rollout one step on, if its time has come.
     pub(super) fn advance_rollout(&mut self) {
-        if let Some(Rollout::Booting { generation, failure, .. }) = &self.rollout {
-            if let Some(failure) = failure.clone() {
-                self.abandon_rollout(failure);
-            } else if self.all_ready(generation.number, generation.slots.len()) {
-                self.finish_rollout();
+        if let Some(booting) = self.take_booting() {
+            match booting.failure.clone() {
+                Some(failure) => self.abandon(booting, failure),
+                None if self.is_complete(&booting.generation) => self.adopt(booting),
+                None => self.rollout = Some(Rollout::Booting(booting)),
             }
         }
         if self.ending.is_none()
             && self.rollout.is_none()
             && let Some(tickets) = self.waiting.take()
         {
-            self.rollout = Some(Rollout::Preparing { tickets });
-            self.actions.push(Action::Prepare { reload: self.serving.is_some() });
+            let reload = self.serving.is_some();
+            self.rollout = Some(Rollout::Preparing(tickets));
+            self.actions.push(Action::Prepare { reload });
         }
     }
 
     /// The compile child is done: on with the workers, or not.
     pub(super) fn prepared(&mut self, result: Result<Rc<Deployment>, Failure>) {
-        // One that was ended, or whose generation is not wanted any more, has nothing to say.
-        let tickets = match self.rollout.take() {
-            Some(Rollout::Preparing { tickets }) => tickets,
-            other => {
-                self.rollout = other;
-                return;
-            }
+        let preparing = self.rollout.take_if(|it| it.booting_mut().is_none());
+        // A child that was ended has nothing to say any more.
+        let Some(tickets) = preparing.map(Rollout::into_tickets) else {
+            return;
         };
         let deployment = match result {
             Ok(deployment) => deployment,
@@ -88,10 +96,18 @@ impl Policy {
             self.scaled = None;
             self.configured = deployment.workers;
         }
-        let slots = vec![Backoff::default(); self.scaled.unwrap_or(self.configured)];
         self.generations += 1;
-        let generation = Generation { number: self.generations, deployment, slots };
-        self.rollout = Some(Rollout::Booting { tickets, generation, crashes: 0, failure: None });
+        let generation = Generation {
+            number: self.generations,
+            deployment,
+            slots: vec![Backoff::default(); self.scaled.unwrap_or(self.configured)],
+        };
+        self.rollout = Some(Rollout::Booting(Booting {
+            tickets,
+            generation,
+            crashes: 0,
+            failure: None,
+        }));
     }
 
     /// A worker serves.
@@ -108,48 +124,51 @@ impl Policy {
     }
 
     /// A worker says that it cannot serve this component: nor can the others of its generation.
-    pub(super) fn boot_failed(&mut self, id: WorkerId, reason: Failure) {
-        let Some(number) = self.workers.get(&id).map(|worker| worker.place.generation) else { return };
-        if let Some(Rollout::Booting { generation, failure, .. }) = &mut self.rollout
-            && generation.number == number
+    pub(super) fn boot_failed(&mut self, id: WorkerId, failure: Failure) {
+        if let Some(worker) = self.workers.get(&id).cloned()
+            && let Some(booting) = self.booting_with(&worker)
         {
-            *failure = Some(reason);
+            booting.failure = Some(failure);
         }
     }
 
     /// Counts the unasked end of a worker, if its generation boots.
     pub(super) fn boot_crashed(&mut self, worker: &Worker, ending: &Ending) {
         let is_first = self.serving.is_none();
-        if let Some(Rollout::Booting { generation, crashes, failure, .. }) = &mut self.rollout
-            && generation.number == worker.place.generation
-        {
-            *crashes += 1;
-            let is_hopeless = *ending == Ending::Exited(ExitCode::Config.code());
-            if is_hopeless || !is_first || *crashes >= BOOT_CRASHES_MAX {
-                let what = if is_first { "workers keep dying" } else { "a worker died" };
-                let why = || Failure::new(ExitCode::Internal, format!("{what} while starting: {ending}"));
-                failure.get_or_insert_with(why);
-            }
+        let Some(booting) = self.booting_with(worker) else {
+            return;
+        };
+        booting.crashes += 1;
+        if ending.is_hopeless() || !is_first || booting.crashes >= BOOT_CRASHES_MAX {
+            let what = match is_first {
+                true => "workers keep dying while starting",
+                false => "a worker died while starting",
+            };
+            let failure = Failure::new(ExitCode::Internal, format!("{what}: {ending}"));
+            booting.failure.get_or_insert(failure.hint(
+                "the log says how each one ended; if memory ran out, run fewer with --workers",
+            ));
         }
     }
 
     /// A worker was not ready in time.
     pub(super) fn boot_timed_out(&mut self, worker: &Worker) {
-        if let Some(Rollout::Booting { generation, failure, .. }) = &mut self.rollout
-            && generation.number == worker.place.generation
-        {
-            let seconds = super::worker::BOOT_TIMEOUT.as_secs();
-            let why = || Failure::new(ExitCode::Internal, format!("a worker did not start within {seconds} s"));
-            failure.get_or_insert_with(why);
+        if let Some(booting) = self.booting_with(worker) {
+            let seconds = BOOT_TIMEOUT.as_secs();
+            let why = format!("a worker was not ready within {seconds} s");
+            booting.failure.get_or_insert(
+                Failure::new(ExitCode::Internal, why)
+                    .hint("if the machine is overloaded, run fewer with --workers"),
+            );
         }
     }
 
     /// Workers of the generation that serves are replaced by others with the same component: their sockets are dead.
     pub(super) fn renew(&mut self) {
-        let booting = self.rollout.take_if(|rollout| matches!(rollout, Rollout::Booting { .. }));
-        if let Some(Rollout::Booting { tickets, .. }) = booting {
+        if let Some(booting) = self.take_booting() {
             // Its workers have the dead sockets, too: from the start again.
-            self.waiting.get_or_insert_default().extend(tickets);
+            let waiting = self.waiting.get_or_insert_default();
+            waiting.extend(booting.tickets);
         }
         if let Some(serving) = &mut self.serving {
             self.generations += 1;
@@ -158,40 +177,60 @@ impl Policy {
         }
     }
 
-    /// The new generation serves, the old one drains.
-    fn finish_rollout(&mut self) {
-        let Some(Rollout::Booting { tickets, generation, .. }) = self.rollout.take() else { return };
-        let number = generation.number;
-        self.drain = generation.deployment.prepared.config.drain.clone();
-        let (workers, is_first) = (generation.slots.len(), self.serving.is_none());
-        // The workers of the old one are surplus from here on.
-        self.serving = Some(generation);
-        self.actions.push(Action::Serve { generation: number, workers, is_first });
+    /// The new generation serves. The workers of the old one are surplus from here on.
+    fn adopt(&mut self, booting: Booting) {
+        let generation = booting.generation.number;
+        let workers = booting.generation.slots.len();
+        let is_first = self.serving.is_none();
+        let config = &booting.generation.deployment.prepared.config;
+        self.drain = config.drain.clone();
+        self.serving = Some(booting.generation);
+        self.actions.push(Action::Serve {
+            generation,
+            workers,
+            is_first,
+        });
+        // What died was the old one's.
         if std::mem::take(&mut self.storm).is_degraded() {
             self.actions.push(Action::Degraded(false));
         }
-        let reply = |ticket| Action::Reply { ticket, reply: ControlReply::Reloaded { generation: number } };
-        self.actions.extend(tickets.into_iter().map(reply));
+        self.answer(booting.tickets, &ControlReply::Reloaded { generation });
     }
 
     /// The new generation goes, the old one stays.
-    fn abandon_rollout(&mut self, failure: Failure) {
-        let Some(Rollout::Booting { tickets, generation, .. }) = self.rollout.take() else { return };
+    fn abandon(&mut self, booting: Booting, failure: Failure) {
+        let number = booting.generation.number;
         // Those that are ready accept connections already, and those must not be lost: they drain, being surplus.
-        let number = generation.number;
-        for id in self.ids(|worker| worker.place.generation == number && worker.ready_at.is_none()) {
+        let starts = |it: &Worker| it.place.generation == number && it.ready_at.is_none();
+        for id in self.ids(starts) {
             self.expect_end(id);
             self.kill(id, "its generation was given up");
         }
-        self.give_up(tickets, failure);
+        self.give_up(booting.tickets, failure);
     }
 
     /// Says why there is no new generation; without an old one, that is the end.
     fn give_up(&mut self, tickets: Vec<Ticket>, failure: Failure) {
-        self.refuse(tickets, &failure);
+        self.answer(tickets, &ControlReply::Failed(failure.clone()));
         match self.serving {
             Some(_) => self.actions.push(Action::KeepServing { failure }),
             None => self.fail(failure),
         }
+    }
+
+    fn take_booting(&mut self) -> Option<Booting> {
+        match self.rollout.take() {
+            Some(Rollout::Booting(booting)) => Some(booting),
+            other => {
+                self.rollout = other;
+                None
+            }
+        }
+    }
+
+    /// Returns the generation that boots, if it is this worker's.
+    fn booting_with(&mut self, worker: &Worker) -> Option<&mut Booting> {
+        let booting = self.rollout.as_mut().and_then(Rollout::booting_mut);
+        booting.filter(|booting| booting.generation.number == worker.place.generation)
     }
 }

@@ -34,9 +34,16 @@ impl Server {
     /// A server whose first generation is being compiled.
     fn starting(workers: usize) -> Self {
         let drain = deployment(workers, |_| {}).prepared.config.drain.clone();
-        let mut server = Self { policy: Policy::new(drain, workers, || 0.0), now: Instant::now(), actions: Vec::new() };
+        let mut server = Self {
+            policy: Policy::new(drain, workers, || 0.0),
+            now: Instant::now(),
+            actions: Vec::new(),
+        };
         server.decide();
-        assert!(matches!(server.take()[..], [Action::Prepare { reload: false }]));
+        assert!(matches!(
+            server.take()[..],
+            [Action::Prepare { reload: false }]
+        ));
         server
     }
 
@@ -67,9 +74,18 @@ impl Server {
     fn pass(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
         while self.now < end {
-            let wake = self.policy.wake().filter(|&wake| wake > self.now).unwrap_or(end);
+            let wake = self
+                .policy
+                .wake()
+                .filter(|&wake| wake > self.now)
+                .unwrap_or(end);
             self.now = wake.min(end).min(self.now + Duration::from_millis(1000));
-            for (_, worker) in self.policy.workers.iter_mut().filter(|(_, worker)| worker.resident != STOPPED) {
+            for (_, worker) in self
+                .policy
+                .workers
+                .iter_mut()
+                .filter(|(_, worker)| worker.resident != STOPPED)
+            {
                 worker.heard = self.now;
             }
             self.decide();
@@ -81,7 +97,10 @@ impl Server {
     }
 
     fn all_ready(&mut self) {
-        for id in self.policy.ids(|worker| matches!(worker.phase, Phase::Starting { .. })) {
+        for id in self
+            .policy
+            .ids(|worker| matches!(worker.phase, Phase::Starting { .. }))
+        {
             self.note(Event::Ready(id));
         }
     }
@@ -94,7 +113,8 @@ impl Server {
     }
 
     fn ids(&self, generation: u64) -> Vec<WorkerId> {
-        self.policy.ids(|worker| worker.place.generation == generation)
+        self.policy
+            .ids(|worker| worker.place.generation == generation)
     }
 
     fn phase(&self, id: WorkerId) -> &'static str {
@@ -160,7 +180,11 @@ fn replies(actions: &[Action]) -> Vec<(u64, &ControlReply)> {
 
 fn serves(actions: &[Action]) -> Option<(u64, usize, bool)> {
     actions.iter().find_map(|action| match *action {
-        Action::Serve { generation, workers, is_first } => Some((generation, workers, is_first)),
+        Action::Serve {
+            generation,
+            workers,
+            is_first,
+        } => Some((generation, workers, is_first)),
         _ => None,
     })
 }
@@ -172,7 +196,9 @@ fn first_generation_serves_once_every_worker_is_ready() {
     let mut server = Server::starting(2);
     server.note(Event::Prepared(Ok(deployment(2, |_| {}))));
     assert_eq!(spawned(&server.take()), [(0, 1), (1, 1)]);
-    let [first, second] = server.ids(1)[..] else { panic!("two workers") };
+    let [first, second] = server.ids(1)[..] else {
+        panic!("two workers")
+    };
     server.note(Event::Ready(first));
     assert_eq!(serves(&server.take()), None);
     assert_eq!(server.policy.state(), "starting");
@@ -184,20 +210,31 @@ fn first_generation_serves_once_every_worker_is_ready() {
 fn component_that_cannot_be_prepared_ends_the_server_with_its_failure() {
     let mut server = Server::starting(2);
     server.note(Event::Prepared(Err(failure())));
-    assert_eq!(server.policy.outcome().unwrap().unwrap_err().code, ExitCode::BadComponent);
+    assert_eq!(
+        server.policy.outcome().unwrap().unwrap_err().code,
+        ExitCode::BadComponent
+    );
 }
 
 #[test]
 fn component_that_no_worker_can_serve_ends_the_server_once_all_are_gone() {
     let mut server = Server::starting(2);
     server.note(Event::Prepared(Ok(deployment(2, |_| {}))));
-    let [first, second] = server.ids(1)[..] else { panic!("two workers") };
-    server.note(Event::Failed(first, Failure::new(ExitCode::Config, "import is missing")));
+    let [first, second] = server.ids(1)[..] else {
+        panic!("two workers")
+    };
+    server.note(Event::Failed(
+        first,
+        Failure::new(ExitCode::Config, "import is missing"),
+    ));
     assert_eq!(killed(&server.take()).len(), 2);
     server.note(Event::Ended(first, Ending::Exited(78)));
     assert!(server.policy.outcome().is_none());
     server.note(Event::Ended(second, Ending::Signaled(9)));
-    assert_eq!(server.policy.outcome().unwrap().unwrap_err().message, "import is missing");
+    assert_eq!(
+        server.policy.outcome().unwrap().unwrap_err().message,
+        "import is missing"
+    );
 }
 
 #[test]
@@ -211,7 +248,10 @@ fn five_deaths_while_starting_end_the_server_with_70() {
     }
     let failure = server.policy.outcome().unwrap().unwrap_err();
     assert_eq!(failure.code, ExitCode::Internal);
-    assert_eq!(failure.message, "workers keep dying while starting: killed by SIGSEGV");
+    assert_eq!(
+        failure.message,
+        "workers keep dying while starting: killed by SIGSEGV"
+    );
 }
 
 #[test]
@@ -242,7 +282,10 @@ fn dead_worker_is_replaced_at_once_and_the_next_one_after_a_delay() {
     assert_eq!(spawned(&server.take()), []);
     server.pass(1);
     assert_eq!(spawned(&server.take()), [(0, 1)]);
-    assert_eq!((server.policy.restarts(0), server.policy.restarts(1)), (2, 0));
+    assert_eq!(
+        (server.policy.restarts(0), server.policy.restarts(1)),
+        (2, 0)
+    );
 }
 
 #[test]
@@ -272,7 +315,10 @@ fn worker_that_cannot_be_forked_is_tried_again_later() {
     let mut server = Server::serving(1);
     server.crash(server.ids(1)[0]);
     server.take();
-    server.note(Event::Ended(server.ids(1)[0], Ending::NotStarted("no memory".into())));
+    server.note(Event::Ended(
+        server.ids(1)[0],
+        Ending::NotStarted("no memory".into()),
+    ));
     assert_eq!(spawned(&server.take()), []);
     server.pass(100);
     assert_eq!(spawned(&server.take()), [(0, 1)]);
@@ -295,9 +341,19 @@ fn crash_storm_slows_restarts_down_until_a_minute_was_quiet() {
     let mut server = Server::serving(2);
     server.storm();
     let actions = server.take();
-    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Degraded(true))).count(), 1);
+    assert_eq!(
+        actions
+            .iter()
+            .filter(|action| matches!(action, Action::Degraded(true)))
+            .count(),
+        1
+    );
     server.pass(10_000);
-    assert_eq!(spawned(&server.take()), [(0, 1)], "the survivor got its neighbour back");
+    assert_eq!(
+        spawned(&server.take()),
+        [(0, 1)],
+        "the survivor got its neighbour back"
+    );
     server.all_ready();
     server.pass(49_000);
     assert!(server.take().is_empty());
@@ -382,18 +438,26 @@ fn old_generation_drains_only_when_every_new_worker_is_ready() {
     let mut server = Server::serving(2);
     let old = server.ids(1);
     server.note(Event::Reload(Some(Ticket(7))));
-    assert!(matches!(server.take()[..], [Action::Prepare { reload: true }]));
+    assert!(matches!(
+        server.take()[..],
+        [Action::Prepare { reload: true }]
+    ));
     assert_eq!(server.policy.state(), "reloading");
     server.note(Event::Prepared(Ok(deployment(2, |_| {}))));
     assert_eq!(spawned(&server.take()), [(0, 2), (1, 2)]);
-    let [first, second] = server.ids(2)[..] else { panic!("two workers") };
+    let [first, second] = server.ids(2)[..] else {
+        panic!("two workers")
+    };
     server.note(Event::Ready(first));
     assert_eq!(drained(&server.take()), []);
     server.note(Event::Ready(second));
     let actions = server.take();
     assert_eq!(serves(&actions), Some((2, 2, false)));
     assert_eq!(drained(&actions), old);
-    assert!(matches!(replies(&actions)[..], [(7, ControlReply::Reloaded { generation: 2 })]));
+    assert!(matches!(
+        replies(&actions)[..],
+        [(7, ControlReply::Reloaded { generation: 2 })]
+    ));
 }
 
 #[test]
@@ -403,8 +467,21 @@ fn reload_whose_component_is_broken_changes_nothing_and_says_why() {
     server.take();
     server.note(Event::Prepared(Err(failure())));
     let actions = server.take();
-    assert!(matches!(replies(&actions)[..], [(7, ControlReply::Failed(Failure { code: ExitCode::BadComponent, .. }))]));
-    assert!((drained(&actions).is_empty()) && killed(&actions).is_empty() && spawned(&actions).is_empty());
+    assert!(matches!(
+        replies(&actions)[..],
+        [(
+            7,
+            ControlReply::Failed(Failure {
+                code: ExitCode::BadComponent,
+                ..
+            })
+        )]
+    ));
+    assert!(
+        (drained(&actions).is_empty())
+            && killed(&actions).is_empty()
+            && spawned(&actions).is_empty()
+    );
     assert_eq!(server.policy.generation(), 1);
     assert_eq!(server.policy.state(), "serving");
 }
@@ -415,14 +492,19 @@ fn reload_whose_worker_dies_kills_what_starts_and_drains_what_accepts_already() 
     let old = server.ids(1);
     server.note(Event::Reload(Some(Ticket(7))));
     server.note(Event::Prepared(Ok(deployment(3, |_| {}))));
-    let [ready, dead, starting] = server.ids(2)[..] else { panic!("three workers") };
+    let [ready, dead, starting] = server.ids(2)[..] else {
+        panic!("three workers")
+    };
     server.note(Event::Ready(ready));
     server.take();
     server.crash(dead);
     let actions = server.take();
     assert_eq!(drained(&actions), [ready]);
     assert_eq!(killed(&actions), [(starting, Signal::SIGKILL)]);
-    assert!(matches!(replies(&actions)[..], [(7, ControlReply::Failed(_))]));
+    assert!(matches!(
+        replies(&actions)[..],
+        [(7, ControlReply::Failed(_))]
+    ));
     assert!(old.iter().all(|&id| server.phase(id) == "ready"));
     server.end_all_asked();
     assert_eq!(server.policy.restarts(1), 1, "only the crash counts");
@@ -448,11 +530,23 @@ fn reloads_that_wait_become_one_and_each_client_gets_its_outcome() {
     server.note(Event::Prepared(Ok(deployment(1, |_| {}))));
     server.all_ready();
     let actions = server.take();
-    assert!(matches!(replies(&actions)[..], [(1, ControlReply::Reloaded { generation: 2 })]));
-    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Prepare { .. })).count(), 1);
+    assert!(matches!(
+        replies(&actions)[..],
+        [(1, ControlReply::Reloaded { generation: 2 })]
+    ));
+    assert_eq!(
+        actions
+            .iter()
+            .filter(|action| matches!(action, Action::Prepare { .. }))
+            .count(),
+        1
+    );
     server.note(Event::Prepared(Err(failure())));
     let actions = server.take();
-    assert!(matches!(replies(&actions)[..], [(2, ControlReply::Failed(_)), (3, ControlReply::Failed(_))]));
+    assert!(matches!(
+        replies(&actions)[..],
+        [(2, ControlReply::Failed(_)), (3, ControlReply::Failed(_))]
+    ));
     assert_eq!(server.policy.state(), "serving");
 }
 
@@ -490,11 +584,18 @@ fn dead_listener_during_a_reload_begins_the_reload_again() {
     server.take();
     server.note(Event::ListenerReplaced);
     let actions = server.take();
-    assert!(actions.iter().any(|action| matches!(action, Action::Prepare { .. })));
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Prepare { .. }))
+    );
     assert_eq!(spawned(&actions), [(0, 3)]);
     server.note(Event::Prepared(Ok(deployment(1, |_| {}))));
     server.all_ready();
-    assert!(matches!(replies(&server.take())[..], [(7, ControlReply::Reloaded { generation: 4 })]));
+    assert!(matches!(
+        replies(&server.take())[..],
+        [(7, ControlReply::Reloaded { generation: 4 })]
+    ));
 }
 
 // More and fewer.
@@ -507,7 +608,10 @@ fn scaling_up_is_answered_when_the_new_workers_are_ready() {
     assert_eq!(spawned(&actions), [(1, 1), (2, 1)]);
     assert!(replies(&actions).is_empty());
     server.all_ready();
-    assert!(matches!(replies(&server.take())[..], [(7, ControlReply::Done)]));
+    assert!(matches!(
+        replies(&server.take())[..],
+        [(7, ControlReply::Done)]
+    ));
 }
 
 #[test]
@@ -529,7 +633,10 @@ fn last_worker_stays() {
     server.note(Event::Shrink);
     assert!(server.take().is_empty());
     server.note(Event::Scale(0, Ticket(7)));
-    assert!(matches!(replies(&server.take())[..], [(7, ControlReply::Failed(_))]));
+    assert!(matches!(
+        replies(&server.take())[..],
+        [(7, ControlReply::Failed(_))]
+    ));
     server.note(Event::Grow);
     assert_eq!(spawned(&server.take()), [(1, 1)]);
 }
@@ -539,7 +646,9 @@ fn last_worker_stays() {
 #[test]
 fn spent_workers_are_replaced_one_at_a_time_and_the_replacement_comes_first() {
     let mut server = Server::serving_with(2, |config| config.recycle.max_requests = 100);
-    let [first, second] = server.ids(1)[..] else { panic!("two workers") };
+    let [first, second] = server.ids(1)[..] else {
+        panic!("two workers")
+    };
     server.note(Event::Heartbeat(first, 100));
     server.note(Event::Heartbeat(second, 100));
     let actions = server.take();
@@ -571,7 +680,11 @@ fn replacement_that_dies_leaves_the_old_worker_where_it_is() {
     let old = server.ids(1)[0];
     server.note(Event::Heartbeat(old, 100));
     server.crash(*server.ids(1).last().unwrap());
-    assert_eq!(spawned(&server.take()), [(0, 1), (0, 1)], "the first time at once");
+    assert_eq!(
+        spawned(&server.take()),
+        [(0, 1), (0, 1)],
+        "the first time at once"
+    );
     server.crash(*server.ids(1).last().unwrap());
     assert_eq!(server.phase(old), "ready");
     assert_eq!(spawned(&server.take()), [], "the slot backs off");
@@ -637,8 +750,15 @@ fn stop_during_a_reload_ends_the_compile_child_and_answers_who_waits() {
     server.note(Event::Stop);
     server.note(Event::Reload(Some(Ticket(3))));
     let actions = server.take();
-    assert!(actions.iter().any(|action| matches!(action, Action::EndPreparation)));
-    let mut tickets: Vec<u64> = replies(&actions).into_iter().map(|(ticket, _)| ticket).collect();
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::EndPreparation))
+    );
+    let mut tickets: Vec<u64> = replies(&actions)
+        .into_iter()
+        .map(|(ticket, _)| ticket)
+        .collect();
     tickets.sort_unstable();
     assert_eq!(tickets, [1, 2, 3]);
 }
@@ -651,7 +771,10 @@ fn hung_worker_does_not_hold_up_the_end() {
     server.note(Event::Stop);
     server.take();
     server.pass(6000);
-    assert_eq!(killed(&server.take()), [(id, Signal::SIGABRT), (id, Signal::SIGKILL)]);
+    assert_eq!(
+        killed(&server.take()),
+        [(id, Signal::SIGABRT), (id, Signal::SIGKILL)]
+    );
     server.note(Event::Ended(id, Ending::Signaled(SILENT)));
     assert!(matches!(server.policy.outcome(), Some(Ok(()))));
 }

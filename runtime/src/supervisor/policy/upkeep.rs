@@ -1,19 +1,14 @@
 //! What happens to workers while a generation serves: they are judged, replaced, added and taken away.
 
 use super::restart::Backoff;
-use super::rollout::Rollout;
 use super::worker::{ABORT_GRACE, BOOT_TIMEOUT, Phase};
-use super::{Action, Generation, Place, Policy, Ticket, WORKERS_MAX, Worker, WorkerId};
+use super::{Action, Place, Policy, Ticket, WORKERS_MAX, Worker, WorkerId};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::ControlReply;
 use crate::supervisor::process::Ending;
 use nix::sys::signal::Signal;
-use std::time::{Duration, Instant};
-
-/// How long a worker serves at least before its memory is held against it: a limit below what a fresh one needs must not
-/// turn the server into a fork loop.
-const MEMORY_GRACE: Duration = Duration::from_secs(3);
+use std::time::Instant;
 
 /// A worker that is being replaced by a fresh one: one at a time.
 #[derive(Debug)]
@@ -33,7 +28,9 @@ impl Policy {
     /// Kills what is overdue: workers that do not start, do not answer, or do not end.
     pub(super) fn judge_workers(&mut self, now: Instant) {
         for id in self.ids(|_| true) {
-            let Some(worker) = self.workers.get(&id).cloned() else { continue };
+            let Some(worker) = self.workers.get(&id).cloned() else {
+                continue;
+            };
             match worker.phase {
                 Phase::Starting { deadline } => {
                     if self.is_due(deadline, now) {
@@ -42,7 +39,9 @@ impl Policy {
                         self.kill(id, "it did not start in time");
                     }
                 }
-                Phase::Draining { deadline } | Phase::Hung { deadline } if self.is_due(deadline, now) => {
+                Phase::Draining { deadline } | Phase::Hung { deadline }
+                    if self.is_due(deadline, now) =>
+                {
                     self.kill(id, "its time was up");
                 }
                 Phase::Ready | Phase::Draining { .. } => {
@@ -64,8 +63,12 @@ impl Policy {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.phase = Phase::Hung { deadline };
         }
-        self.actions.push(Action::Kill { worker: id, signal: Signal::SIGABRT, why: "it was silent for 5 s" });
-        self.is_due(deadline, now);
+        self.actions.push(Action::Kill {
+            worker: id,
+            signal: Signal::SIGABRT,
+            why: "it was silent for 5 s",
+        });
+        self.wake_by(deadline);
     }
 
     /// Says once when workers keep dying, and once when they do no longer.
@@ -94,31 +97,32 @@ impl Policy {
             return;
         }
         let Some(serving) = &self.serving else { return };
-        let (number, memory_max) = (serving.number, serving.deployment.prepared.config.recycle.max_memory);
-        let is_spent = |id: &WorkerId| {
-            self.workers.get(id).is_some_and(|worker| {
-                let requests = worker.requests_max > 0 && worker.requests >= worker.requests_max;
-                let memory = memory_max > 0 && worker.resident > memory_max && worker.served_for(now) >= MEMORY_GRACE;
-                worker.place.generation == number && worker.is_ready() && (requests || memory)
-            })
+        let memory_max = serving.deployment.prepared.config.recycle.max_memory;
+        let is_next = |worker: &Worker| {
+            let Place { slot, generation } = worker.place;
+            generation == serving.number
+                && worker.is_spent(memory_max, now)
+                // A slot whose last replacement died waits like any other.
+                && serving.slots.get(slot).is_some_and(|backoff| backoff.is_over(now))
         };
-        // A slot whose last replacement died waits like any other.
-        let rests = |slot: usize| serving.slots.get(slot).is_none_or(|slot| slot.not_before().is_some_and(|at| now < at));
-        let spent = self.workers.keys().copied().filter(is_spent).map(|id| (id, self.workers[&id].place.slot));
-        let Some((old, slot)) = spent.into_iter().find(|&(_, slot)| !rests(slot)) else { return };
-        self.recycling = self.spawn(Place { slot, generation: number }, now).map(|new| Recycling { old, new });
+        let next = self.workers.iter().find(|(_, worker)| is_next(worker));
+        if let Some((old, place)) = next.map(|(&id, worker)| (id, worker.place)) {
+            let new = self.spawn(place, now);
+            self.recycling = new.map(|new| Recycling { old, new });
+        }
     }
 
     /// Starts a worker in every slot that has none, if its backoff and the storm permit.
     pub(super) fn spawn_missing(&mut self, now: Instant) {
         let mut places = Vec::new();
-        let booting = self.rollout.as_mut().and_then(Rollout::generation_mut);
-        for Generation { number, slots, .. } in self.serving.iter().chain(booting.as_deref()) {
-            let place = |(slot, backoff): (usize, &Backoff)| (Place { slot, generation: *number }, backoff.clone());
-            places.extend(slots.iter().enumerate().map(place));
+        for generation in self.wanted_mut() {
+            for (slot, backoff) in generation.slots.iter().enumerate() {
+                places.push((Place::new(slot, generation.number), backoff.clone()));
+            }
         }
         for (place, backoff) in places {
-            let is_filled = self.workers.values().any(|worker| worker.place == place && worker.fills_slot());
+            let mut workers = self.workers.values();
+            let is_filled = workers.any(|worker| worker.place == place && worker.fills_slot());
             if is_filled || !self.may_start(&backoff, now) {
                 continue;
             }
@@ -141,10 +145,12 @@ impl Policy {
     /// serve nor boot, and at the end every worker.
     pub(super) fn drain_surplus(&mut self, now: Instant) {
         for id in self.ids(Worker::fills_slot) {
-            let Some(worker) = self.workers.get(&id) else { continue };
+            let Some(worker) = self.workers.get(&id) else {
+                continue;
+            };
             let Place { slot, generation } = worker.place;
-            let slots = self.generation_mut(generation).map(|generation| generation.slots.len());
-            match slots {
+            let wanted = self.generation_mut(generation);
+            match wanted.map(|generation| generation.slots.len()) {
                 _ if self.ending.is_some() => self.drain(id, "the server stops", now),
                 None => self.drain(id, "its generation does not serve", now),
                 Some(slots) if slot >= slots => self.drain(id, "there are fewer workers now", now),
@@ -155,38 +161,36 @@ impl Policy {
 
     /// Takes in how many workers there should be.
     pub(super) fn scale(&mut self, workers: usize, ticket: Option<Ticket>, now: Instant) {
-        let refusal = if self.ending.is_some() {
-            Some(Failure::new(ExitCode::Unavailable, "the server is stopping"))
-        } else if !(1..=WORKERS_MAX).contains(&workers) {
-            Some(Failure::new(ExitCode::Usage, format!("there can be 1 to {WORKERS_MAX} workers")))
-        } else {
-            None
-        };
-        if let Some(failure) = refusal {
-            return self.refuse(ticket, &failure);
+        if self.ending.is_some() {
+            return self.answer(ticket, &Self::refusal());
+        }
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            let why = format!("there can be 1 to {WORKERS_MAX} workers");
+            let failure = Failure::new(ExitCode::Usage, why);
+            return self.answer(ticket, &ControlReply::Failed(failure));
         }
         self.scaled = Some(workers);
-        let booting = self.rollout.as_mut().and_then(Rollout::generation_mut);
-        for generation in self.serving.iter_mut().chain(booting) {
+        for generation in self.wanted_mut() {
             generation.slots.resize(workers, Backoff::default());
         }
-        self.scaling.extend(ticket.map(|ticket| Scaling { ticket, deadline: now + BOOT_TIMEOUT }));
+        let deadline = now + BOOT_TIMEOUT;
+        let scaling = ticket.map(|ticket| Scaling { ticket, deadline });
+        self.scaling.extend(scaling);
     }
 
     /// Answers those who wait for workers.
     pub(super) fn answer_scaling(&mut self, now: Instant) {
-        let Some(serving) = self.serving.as_ref().filter(|_| !self.scaling.is_empty()) else { return };
-        let done = self.all_ready(serving.number, serving.slots.len());
+        let Some(serving) = &self.serving else { return };
+        let is_done = self.is_complete(serving);
         for scaling in std::mem::take(&mut self.scaling) {
-            let reply = if done {
-                ControlReply::Done
+            if is_done {
+                self.answer([scaling.ticket], &ControlReply::Done);
             } else if self.is_due(scaling.deadline, now) {
-                ControlReply::Failed(Failure::new(ExitCode::Unavailable, "not all workers are ready yet"))
+                let failure = Failure::new(ExitCode::Unavailable, "not all workers are ready yet");
+                self.answer([scaling.ticket], &ControlReply::Failed(failure));
             } else {
                 self.scaling.push(scaling);
-                continue;
-            };
-            self.actions.push(Action::Reply { ticket: scaling.ticket, reply });
+            }
         }
     }
 }

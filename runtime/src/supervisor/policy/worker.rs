@@ -18,6 +18,10 @@ pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(1);
 /// After this long in service, the next abnormal end counts as the first.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
+/// How long a worker serves at least before its memory is held against it: a limit below what a fresh one needs must
+/// not turn the server into a fork loop.
+const MEMORY_GRACE: Duration = Duration::from_secs(3);
+
 /// Which worker: counted up, never used twice.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(in super::super) struct WorkerId(pub(super) u64);
@@ -28,6 +32,12 @@ pub(in super::super) struct Place {
     /// From 0 up to the number of workers.
     pub(in super::super) slot: usize,
     pub(in super::super) generation: u64,
+}
+
+impl Place {
+    pub(super) fn new(slot: usize, generation: u64) -> Self {
+        Self { slot, generation }
+    }
 }
 
 /// How far a worker has come.
@@ -65,6 +75,20 @@ pub(in super::super) struct Worker {
 }
 
 impl Worker {
+    /// Returns a worker that was just forked.
+    pub(super) fn new(place: Place, deadline: Instant, requests_max: u64, now: Instant) -> Self {
+        Self {
+            place,
+            phase: Phase::Starting { deadline },
+            ready_at: None,
+            heard: now,
+            requests: 0,
+            resident: 0,
+            requests_max,
+            written_off: false,
+        }
+    }
+
     /// Returns where it belongs.
     pub(in super::super) fn place(&self) -> Place {
         self.place
@@ -100,13 +124,20 @@ impl Worker {
         self.ready_at.map(|_| self.heard + SILENCE_MAX)
     }
 
+    /// Tells whether it has served enough, or has grown past `memory_max` (0 for any size).
+    pub(super) fn is_spent(&self, memory_max: u64, now: Instant) -> bool {
+        let by_requests = self.requests_max > 0 && self.requests >= self.requests_max;
+        let by_memory = memory_max > 0 && self.resident > memory_max;
+        self.is_ready() && (by_requests || by_memory && self.served_for(now) >= MEMORY_GRACE)
+    }
+
     /// Tells whether it served long enough to show that the component can.
     pub(super) fn was_healthy(&self, now: Instant) -> bool {
         self.served_for(now) >= HEALTHY_AFTER
     }
 
-    /// Returns how long it has served.
-    pub(super) fn served_for(&self, now: Instant) -> Duration {
-        self.ready_at.map_or(Duration::ZERO, |ready| now.saturating_duration_since(ready))
+    fn served_for(&self, now: Instant) -> Duration {
+        self.ready_at
+            .map_or(Duration::ZERO, |ready| now.saturating_duration_since(ready))
     }
 }
