@@ -3,10 +3,13 @@
 //! Polling the body is what runs the guest on, so a slow client slows its guest down and nothing piles up between them.
 
 use super::guest::{Frame, Rest, Stopped};
+use super::handler::BodyError;
 use bytes::Bytes;
 use http_body::{Body, SizeHint};
+use http_body_util::BodyExt as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use tokio::sync::oneshot;
 use wasmtime_wasi_http::WasiBody;
 
 /// The body of an answer.
@@ -33,33 +36,36 @@ impl GuestBody {
         }
     }
 
-    /// Returns the whole body when the guest has returned and left all of it, `None` when it has to be streamed.
-    ///
-    /// Frames taken before a `None` are put back by the caller: see `first`.
-    pub(super) fn is_running(&self) -> bool {
+    fn is_running(&self) -> bool {
         matches!(self.rest, Rest::Running(_))
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Stopped>>> {
-        if let Rest::Running(guest) = &mut self.rest
-            && let Poll::Ready(ended) = guest.poll(cx)
-        {
-            self.rest = match ended {
-                Ok(store) => Rest::Done { _store: store },
-                Err(stopped) => Rest::Stopped(Some(stopped)),
-            };
-        }
+        self.run(cx);
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.count(frame))),
             Poll::Ready(Some(Err(error))) => {
                 Poll::Ready(Some(Err(self.reason(Stopped::Invalid(error.to_string())))))
             }
-            Poll::Ready(None) => Poll::Ready(self.end()),
+            Poll::Ready(None) => {
+                // Most guests have nothing left to do by now.
+                self.run(cx);
+                Poll::Ready(self.end())
+            }
             // Nothing to come any more, and no end: the guest left in the middle of its body.
             Poll::Pending if !self.is_running() => {
                 Poll::Ready(Some(Err(self.reason(Stopped::Truncated))))
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Runs the guest until it has to wait.
+    fn run(&mut self, cx: &mut Context<'_>) {
+        if let Rest::Running(guest) = &mut self.rest
+            && let Poll::Ready(ended) = guest.poll(cx)
+        {
+            self.rest = ended.into();
         }
     }
 
@@ -124,6 +130,43 @@ impl ResponseBody {
     }
 }
 
+/// A body that tells when it is over: read to its end, or dropped.
+pub(super) struct Watched {
+    inner: WasiBody,
+    over: Option<oneshot::Sender<()>>,
+}
+
+impl Watched {
+    /// Returns `inner` and what ends with it.
+    pub(super) fn watch(inner: WasiBody) -> (WasiBody, oneshot::Receiver<()>) {
+        let (over, ended) = oneshot::channel();
+        (
+            Self {
+                inner,
+                over: Some(over),
+            }
+            .boxed_unsync(),
+            ended,
+        )
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.over = None;
+        }
+        polled
+    }
+}
+
 /// Puts back what was read ahead of trailers.
 trait WithTrailersOf {
     fn with_trailers_of(self, frame: Frame) -> WasiBody;
@@ -131,7 +174,6 @@ trait WithTrailersOf {
 
 impl WithTrailersOf for http_body_util::Full<Bytes> {
     fn with_trailers_of(self, frame: Frame) -> WasiBody {
-        use http_body_util::BodyExt as _;
         let trailers = frame.into_trailers().ok().map(Ok);
         self.map_err(|never| match never {})
             .with_trailers(std::future::ready(trailers))

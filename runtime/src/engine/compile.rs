@@ -37,7 +37,7 @@ pub(crate) fn compile(wasm: &[u8]) -> Result<Compiled, Failure> {
     let engine = engine(outside.profile)?;
     let linker = linker::linker(&engine, outside.profile)
         .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
-    linker::check_imports(&engine, &linker, &outside.imports)?;
+    linker::check_imports(&linker, &outside.imports)?;
     let component = Component::new(&engine, wasm).map_err(|error| {
         Failure::new(
             ExitCode::BadComponent,
@@ -70,8 +70,11 @@ pub fn compile_file(input: &Path, output: &Path, key: &Key) -> Result<(), Failur
 /// Reads a component file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let shown = path.display();
-    let metadata =
-        std::fs::metadata(path).or_fail(ExitCode::NoInput, || format!("cannot read {shown}"))?;
+    let missing = |error| {
+        Failure::new(ExitCode::NoInput, format!("cannot read {shown}: {error}"))
+            .hint("name a component (.wasm), or compiled code (.cwasm)")
+    };
+    let metadata = std::fs::metadata(path).map_err(missing)?;
     if metadata.len() > COMPONENT_MAX {
         let message = format!(
             "{shown} has {} bytes, more than the {COMPONENT_MAX} of any component",
@@ -79,7 +82,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         );
         return Err(Failure::new(ExitCode::BadComponent, message).hint("is it the right file?"));
     }
-    std::fs::read(path).or_fail(ExitCode::NoInput, || format!("cannot read {shown}"))
+    std::fs::read(path).map_err(missing)
 }
 
 /// Checks the types of everything that the component imports, and of the handler that it exports.

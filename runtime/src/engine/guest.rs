@@ -174,8 +174,7 @@ impl Guest {
         };
         let rest = match ended {
             None => Rest::Running(self),
-            Some(Ok(store)) => Rest::Done { _store: store },
-            Some(Err(stopped)) => Rest::Stopped(Some(stopped)),
+            Some(ended) => ended.into(),
         };
         Ok((head, rest))
     }
@@ -196,6 +195,15 @@ pub(super) enum Rest {
     Done { _store: Store<GuestState> },
     /// It was stopped; the reason until it has been reported.
     Stopped(Option<Stopped>),
+}
+
+impl From<Result<Store<GuestState>, Stopped>> for Rest {
+    fn from(ended: Result<Store<GuestState>, Stopped>) -> Self {
+        match ended {
+            Ok(store) => Self::Done { _store: store },
+            Err(stopped) => Self::Stopped(Some(stopped)),
+        }
+    }
 }
 
 /// Tells the ways in which wasmtime ends a guest apart.

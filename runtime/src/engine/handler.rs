@@ -1,7 +1,7 @@
 //! The component as a worker holds it: loaded once, instantiated for each request.
 
 use super::artifact::{self, Description};
-use super::body::{GuestBody, ResponseBody};
+use super::body::{GuestBody, ResponseBody, Watched};
 use super::guest::{Finished, Guest, Slot, Stopped};
 use super::key::Key;
 use super::linker;
@@ -261,14 +261,23 @@ async fn service(
                         Box::pin(io) as Pin<Box<dyn Future<Output = _> + Send>>,
                     )
                 });
-                match service.handle(accessor, request).await? {
+                let over = match service.handle(accessor, request).await? {
                     Ok(response) => {
                         let response = accessor.with(|store| response.into_http(store, io))?;
-                        slot.set(Ok(response));
+                        let (head, body) = response.into_parts();
+                        let (body, over) = Watched::watch(body);
+                        slot.set(Ok(Response::from_parts(head, body)));
+                        Some(over)
                     }
-                    Err(error) => slot.set(Err(error.into())),
-                }
+                    Err(error) => {
+                        slot.set(Err(error.into()));
+                        None
+                    }
+                };
                 // The body advances only while the store is driven, and so does work that the guest left behind.
+                if let Some(over) = over {
+                    let _ = over.await;
+                }
                 std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
                 wasmtime::Result::Ok(())
             })

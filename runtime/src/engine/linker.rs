@@ -7,9 +7,8 @@ use super::profile::Profile;
 use super::store::GuestState;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use wasm_encoder as encode;
 use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
 /// Returns the linker for guests of `profile`.
 pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Linker<GuestState>> {
@@ -25,13 +24,13 @@ pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Link
 
 /// Refuses a component that imports what `linker` does not have, and names all of it: fixing them one by one is no fun.
 pub(crate) fn check_imports(
-    engine: &Engine,
     linker: &Linker<GuestState>,
     imports: &[String],
 ) -> Result<(), Failure> {
+    let mut probe = linker.clone();
     let unknown: Vec<_> = imports
         .iter()
-        .filter(|name| !provides(engine, linker, name))
+        .filter(|name| !provides(&mut probe, name))
         .map(String::as_str)
         .collect();
     if unknown.is_empty() {
@@ -45,14 +44,64 @@ pub(crate) fn check_imports(
         .hint("compose it with components that export them, for example with `wac plug`"))
 }
 
-/// Tells whether `linker` has an instance called `name`, by its own rules for versions: asks it to link a component that
-/// imports that instance and nothing of it.
-fn provides(engine: &Engine, linker: &Linker<GuestState>, name: &str) -> bool {
-    let mut types = encode::ComponentTypeSection::new();
-    types.instance(&encode::InstanceType::new());
-    let mut imports = encode::ComponentImportSection::new();
-    imports.import(name, encode::ComponentTypeRef::Instance(0));
-    let mut probe = encode::Component::new();
-    probe.section(&types).section(&imports);
-    Component::new(engine, probe.finish()).is_ok_and(|probe| linker.instantiate_pre(&probe).is_ok())
+/// The releases of WASI that wasmtime links; a guest of the same track, such as 0.2.3, gets these.
+const RELEASES: [(&str, &str); 2] = [("0.2.", "0.2.12"), ("0.3.", "0.3.0")];
+
+/// Tells whether `linker` has an instance called `name`. It cannot be asked that, but it refuses to define a name twice.
+fn provides(linker: &mut Linker<GuestState>, name: &str) -> bool {
+    let mut is_taken = |name: &str| linker.root().func_wrap(name, |_, ()| Ok(())).is_err();
+    let linked = name.rsplit_once('@').and_then(|(interface, version)| {
+        let (_, release) = RELEASES
+            .iter()
+            .find(|(track, _)| version.starts_with(track) && !version.contains('-'))?;
+        Some(format!("{interface}@{release}"))
+    });
+    linked.is_some_and(|name| is_taken(&name)) || is_taken(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::Kind;
+    use super::*;
+
+    fn unknown(concurrency: bool, imports: &[&str]) -> Option<String> {
+        let profile = Profile {
+            kind: Kind::IncomingHandler,
+            concurrency,
+        };
+        let engine = Engine::new(&profile.config()).unwrap();
+        let imports: Vec<_> = imports.iter().map(|name| (*name).to_owned()).collect();
+        check_imports(&linker(&engine, profile).unwrap(), &imports)
+            .err()
+            .map(|failure| failure.message)
+    }
+
+    #[test]
+    fn releases_of_a_track_are_provided() {
+        for version in ["0.2.0", "0.2.12", "0.2.99"] {
+            assert_eq!(
+                unknown(false, &[&format!("wasi:cli/environment@{version}")]),
+                None
+            );
+        }
+        assert_eq!(
+            unknown(true, &["wasi:http/client@0.3.2", "wasi:io/streams@0.2.6"]),
+            None
+        );
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named() {
+        let imports = [
+            "wasi:cli/environment@0.2.6",
+            "acme:a/b@1.0.0",
+            "wasi:http/types@0.3.0-rc-1",
+            "plain",
+        ];
+        let message = unknown(false, &imports).unwrap();
+        assert!(
+            message.ends_with(": acme:a/b@1.0.0, wasi:http/types@0.3.0-rc-1, plain"),
+            "{message}"
+        );
+    }
 }

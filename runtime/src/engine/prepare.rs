@@ -67,9 +67,13 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
 fn limit_compiler(limits: &Limits) -> Result<(), Failure> {
     let cpu = limits.compile_cpu.as_secs().max(1);
     let memory = limits.compile_memory;
+    // What a process says that runs into its limits is no message for a user; how it ended is.
+    let null = fs::File::options().write(true).open("/dev/null");
+    let null = null.or_fail(ExitCode::System, || "cannot open /dev/null".to_owned())?;
     setrlimit(Resource::RLIMIT_CPU, cpu, cpu)
         .and_then(|()| setrlimit(Resource::RLIMIT_DATA, memory, memory))
         .and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0))
+        .and_then(|()| nix::unistd::dup2_stderr(null))
         .or_fail(ExitCode::System, || "cannot limit the compiler".to_owned())
 }
 

@@ -93,14 +93,7 @@ async fn serve_http1(wire: Wire, shared: Arc<Shared>) {
             (&mut connection).await
         }
     };
-    let Err(error) = served else { return };
-    let mut wire = connection.into_parts().io.into_inner();
-    if shared.activity.has_timed_out() {
-        wire.say("408 Request Timeout").await;
-    } else if let Some(violation) = shared.activity.violation() {
-        tracing::debug!(%violation, "request refused");
-        wire.say("400 Bad Request").await;
-    } else {
+    if let Err(error) = served {
         tracing::debug!(error = error_chain(&error), "connection broken off");
     }
 }
@@ -218,7 +211,7 @@ impl Shared {
         framing: Result<BodyFraming, gate::Refusal>,
     ) -> Result<BodyFraming, gate::Refusal> {
         let framing = framing?;
-        gate::admit(head, &self.local)?;
+        gate::admit(head, &self.local, self.worker.limits.headers as usize)?;
         match framing {
             BodyFraming::Length(length) if length > self.worker.limits.request_body => {
                 Err(gate::Refusal {

@@ -15,6 +15,8 @@ pub(super) enum Violation {
     Fragment,
     #[error("a header field is folded")]
     Folded,
+    #[error("the length is given more than once")]
+    Length,
     #[error("a chunk is malformed")]
     Chunk,
     #[error("trailers are too long")]
@@ -36,6 +38,10 @@ pub(super) enum BodyFraming {
 const EXTENSION_MAX: usize = 256;
 const TRAILERS_MAX: usize = 8 << 10;
 
+/// The fields that say how long a body is. hyper merges equal ones and drops a length beside chunks, so they are counted
+/// here, before it does.
+const LENGTH_FIELDS: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
+
 /// The place in the stream of messages.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
@@ -45,6 +51,10 @@ pub(super) struct Framing {
     line: usize,
     /// Bytes of the current head's lines, extensions or trailers.
     total: usize,
+    /// How much of the current line is the beginning of each of [`LENGTH_FIELDS`].
+    matched: [usize; 2],
+    /// How many of them the current head has.
+    lengths: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -168,10 +178,35 @@ impl Framing {
             (was, self.state),
             (State::ChunkSize(_), State::ChunkExtension { .. })
         );
+        if was == State::Fields {
+            self.count_lengths(byte)?;
+        }
         // The `;` is no part of the extension: an empty one is told by its length.
         self.line = if extended { 0 } else { self.line + 1 };
         self.total += 1;
         Ok(false)
+    }
+
+    /// Takes one byte of a field's line, `self.line` bytes into it.
+    fn count_lengths(&mut self, byte: u8) -> Result<(), Violation> {
+        if self.line == 0 {
+            self.matched = [0; 2];
+        }
+        for (name, matched) in LENGTH_FIELDS.iter().zip(&mut self.matched) {
+            if *matched != self.line {
+                continue;
+            }
+            match name.get(self.line) {
+                Some(letter) if byte.eq_ignore_ascii_case(letter) => *matched += 1,
+                None if byte == b':' => self.lengths += 1,
+                _ => {}
+            }
+        }
+        if self.lengths > 1 {
+            Err(Violation::Length)
+        } else {
+            Ok(())
+        }
     }
 
     fn chunk_size(&self, size: u64, byte: u8) -> Result<State, Violation> {
@@ -218,6 +253,7 @@ impl Framing {
         let keep_total = matches!((self.state, state), (State::RequestLine, State::Fields));
         self.state = state;
         self.line = 0;
+        self.lengths = 0;
         if !keep_total {
             self.total = 0;
         }
@@ -267,6 +303,20 @@ mod tests {
             head_of(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n"),
             Err(Violation::Folded)
         );
+    }
+
+    #[test]
+    fn second_length_is_refused_whatever_it_says() {
+        for fields in [
+            "Content-Length: 5\r\ncontent-length: 5\r\n",
+            "Content-Length: 5\r\nA: b\r\nTRANSFER-ENCODING: chunked\r\n",
+            "transfer-encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(head_of(head.as_bytes()), Err(Violation::Length), "{fields}");
+        }
+        let head = b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Lengths: 5\r\nX-Content-Length: 5\r\n\r\n";
+        assert_eq!(head_of(head), Ok(head.len()));
     }
 
     #[test]

@@ -77,7 +77,14 @@ pub(super) fn framing(version: Version, headers: &HeaderMap) -> Result<BodyFrami
 
 /// Checks a head and makes it what the guest sees: one authority, no field that was meant for this connection only.
 /// `local` is the authority of requests that have none, which HTTP/1.0 allows.
-pub(super) fn admit(head: &mut Parts, local: &Authority) -> Result<(), Refusal> {
+pub(super) fn admit(head: &mut Parts, local: &Authority, fields_max: usize) -> Result<(), Refusal> {
+    // In HTTP/1.1 hyper has counted them already.
+    if head.headers.len() > fields_max {
+        return Err(Refusal {
+            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            why: "too many header fields",
+        });
+    }
     match head.method {
         Method::CONNECT => {
             return Err(Refusal {
@@ -206,7 +213,7 @@ mod tests {
     fn admitted(request: http::request::Builder) -> Result<Parts, Refusal> {
         let (mut head, ()) = request.body(()).unwrap().into_parts();
         framing(head.version, &head.headers)?;
-        admit(&mut head, &Authority::from_static("127.0.0.1:80"))?;
+        admit(&mut head, &Authority::from_static("127.0.0.1:80"), 100)?;
         Ok(head)
     }
 

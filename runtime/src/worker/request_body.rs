@@ -30,8 +30,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// The first fault counts: what is read after it is its consequence.
     fn set(&self, fault: Fault) {
-        self.fault.store(fault as u8, Ordering::Relaxed);
+        let _ = self
+            .fault
+            .compare_exchange(0, fault as u8, Ordering::Relaxed, Ordering::Relaxed);
         self.notify.notify_one();
     }
 

@@ -3,15 +3,15 @@
 //!
 //! One timer per connection, set again only when it fires; one more while a client takes no bytes.
 
-use super::framing::{BodyFraming, Framing, Violation};
+use super::framing::{BodyFraming, Framing};
 use bytes::{Buf as _, BytesMut};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -43,8 +43,8 @@ pub(super) struct Activity {
     /// Requests that have begun, ever; tells an idle connection from one that waits for its first request.
     begun: AtomicU64,
     framing: Mutex<Option<BodyFraming>>,
-    timed_out: AtomicBool,
-    violation: Mutex<Option<Violation>>,
+    /// When the last one ended, `None` before that.
+    ended: Mutex<Option<Instant>>,
 }
 
 impl Activity {
@@ -65,16 +65,6 @@ impl Activity {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Tells whether no head came in time.
-    pub(super) fn has_timed_out(&self) -> bool {
-        self.timed_out.load(Ordering::Relaxed)
-    }
-
-    /// Returns what was wrong with the bytes of the connection.
-    pub(super) fn violation(&self) -> Option<Violation> {
-        *lock(&self.violation)
-    }
-
     fn is_busy(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
     }
@@ -90,6 +80,7 @@ pub(super) struct ActiveRequest(Arc<Activity>);
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
+        *lock(&self.0.ended) = Some(Instant::now());
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -103,17 +94,11 @@ pub(super) struct Wire {
     framing: Framing,
     /// Bytes that were read and are not passed on yet.
     held: BytesMut,
-    waiting: Waiting,
+    opened: Instant,
+    /// When part of a head was first waited on.
+    head_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     blocked: Option<Blocked>,
-}
-
-/// What a connection without a request waits for, and since when.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    for_head: bool,
-    since: Instant,
-    begun: u64,
 }
 
 /// A client that does not take what it is sent.
@@ -129,7 +114,8 @@ impl Wire {
         activity: Arc<Activity>,
         timeouts: Timeouts,
     ) -> Option<Self> {
-        let deadline = Instant::now() + timeouts.header;
+        let opened = Instant::now();
+        let deadline = opened + timeouts.header;
         let mut wire = Self {
             socket,
             activity,
@@ -137,11 +123,8 @@ impl Wire {
             protocol: Protocol::Http1,
             framing: Framing::default(),
             held: BytesMut::new(),
-            waiting: Waiting {
-                for_head: true,
-                since: Instant::now(),
-                begun: 0,
-            },
+            opened,
+            head_since: None,
             timer: Box::pin(sleep_until(deadline)),
             blocked: None,
         };
@@ -150,7 +133,7 @@ impl Wire {
             Ok(_) => None,
             Err(_) => {
                 if !wire.held.is_empty() {
-                    wire.say_timed_out().await;
+                    wire.refuse("408 Request Timeout");
                 }
                 None
             }
@@ -176,21 +159,14 @@ impl Wire {
         self.protocol
     }
 
-    /// Answers a head that took too long: its client may still listen.
-    pub(super) async fn say_timed_out(&mut self) {
-        self.say("408 Request Timeout").await;
-    }
-
-    /// Sends an answer without a body, past hyper, and ends the connection. Nothing is sent behind an answer that the
-    /// client has not taken whole.
-    pub(super) async fn say(&mut self, status: &str) {
-        if self.blocked.is_some() {
-            return;
+    /// Answers what hyper is not to see, past hyper. Nothing is sent behind an answer that the client has not taken whole.
+    fn refuse(&self, status: &str) {
+        if self.blocked.is_none() && !self.activity.is_busy() {
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            // The connection ends either way.
+            let _ = self.socket.try_write(answer.as_bytes());
         }
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        // The connection ends either way.
-        let _ = self.socket.try_write(answer.as_bytes());
-        let _ = self.socket.shutdown().await;
     }
 
     /// Returns how many of `bytes` may be passed on now.
@@ -202,10 +178,9 @@ impl Wire {
             self.framing.body(framing);
         }
         self.framing.scan(bytes).map_err(|violation| {
-            // One inside a body is the body's reader's to report.
-            if !self.activity.is_busy() {
-                *lock(&self.activity.violation) = Some(violation);
-            }
+            tracing::debug!(%violation, "request refused");
+            // One inside a body is answered by whoever reads the body.
+            self.refuse("400 Bad Request");
             io::Error::new(io::ErrorKind::InvalidData, violation)
         })
     }
@@ -230,32 +205,20 @@ impl Wire {
 
     /// Tells whether a connection without a request has waited too long.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let begun = self.activity.begun();
-        if self.activity.is_busy() {
-            self.waiting = Waiting {
-                for_head: false,
-                since: Instant::now(),
-                begun,
-            };
-            // Nothing to time, but the timer must be looked at again once the request is over: hyper reads then.
-            return Poll::Pending;
-        }
         let now = Instant::now();
-        // The first request of a connection is due at once, like the rest of one that has begun to come.
-        let for_head = begun == 0 || self.framing.in_head();
-        if for_head != self.waiting.for_head || begun != self.waiting.begun {
-            self.waiting = Waiting {
-                for_head,
-                since: now,
-                begun,
-            };
-        }
-        let allowed = if for_head {
-            self.timeouts.header
+        let ended = *lock(&self.activity.ended);
+        let deadline = if self.activity.is_busy() {
+            // To be looked at again later: hyper may not read again when the request ends.
+            now + self.timeouts.idle
+        } else if self.framing.in_head() {
+            let first = if ended.is_none() { self.opened } else { now };
+            *self.head_since.get_or_insert(first) + self.timeouts.header
         } else {
-            self.timeouts.idle
+            self.head_since = None;
+            ended.map_or(self.opened + self.timeouts.header, |at| {
+                at + self.timeouts.idle
+            })
         };
-        let deadline = self.waiting.since + allowed;
         while self.timer.as_mut().poll(cx).is_ready() || self.timer.deadline() > deadline {
             if deadline <= now {
                 return Poll::Ready(());
@@ -309,9 +272,9 @@ impl AsyncRead for Wire {
             return Poll::Ready(read);
         }
         ready!(this.poll_overdue(cx));
-        this.activity
-            .timed_out
-            .store(this.waiting.for_head, Ordering::Relaxed);
+        if this.framing.in_head() {
+            this.refuse("408 Request Timeout");
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
