@@ -19,11 +19,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Returns a failure without a hint.
+    /// Returns a failure without a hint. Its message is one line, also where a library's is more.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
+        let message: String = message.into();
+        let lines: Vec<_> = message.lines().map(str::trim).collect();
         Self {
             code,
-            message: message.into(),
+            message: lines.join(" "),
             hint: None,
         }
     }

@@ -71,6 +71,9 @@ fn names(wasm: &[u8]) -> Result<(Vec<String>, Vec<String>), Failure> {
     if wasm.is_empty() {
         return Err(refuse("the file is empty").hint("build the component again"));
     }
+    if !wasm.starts_with(b"\0asm") {
+        return Err(refuse("the file is not WebAssembly").hint("name a component (.wasm)"));
+    }
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(wasm) {

@@ -258,17 +258,18 @@ impl Shared {
                 limits.stall_timeout,
             );
             let request = Request::from_parts(head, body.boxed_unsync());
-            tokio::select! {
+            let answered = tokio::select! {
                 biased;
-                fault = watch.fault() => {
-                    let status = match fault {
-                        Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-                        Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
-                        Fault::Broken => StatusCode::BAD_REQUEST,
-                    };
+                () = watch.fault() => None,
+                answered = worker.handler.handle(request, id, permit) => Some(answered),
+            };
+            // Whatever the guest made of it, the client is told what was wrong with its body.
+            match (watch.get(), answered) {
+                (None, Some(answered)) => answered,
+                (fault, _) => {
+                    let status = fault.map_or(StatusCode::BAD_REQUEST, Fault::status);
                     return (plain(status), true);
                 }
-                answered = worker.handler.handle(request, id, permit) => answered,
             }
         };
         match answered {

@@ -3,6 +3,7 @@
 use super::wire::BODY_RATE_MIN;
 use crate::engine::BodyError;
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
@@ -22,6 +23,17 @@ pub(super) enum Fault {
     Broken = 3,
 }
 
+impl Fault {
+    /// Returns the status that the client gets.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
 /// Tells whoever waits for the answer that its request's body was cut off.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -38,15 +50,20 @@ impl Watch {
         self.notify.notify_one();
     }
 
+    /// Returns why the body was cut off, if it was.
+    pub(super) fn get(&self) -> Option<Fault> {
+        match self.fault.load(Ordering::Relaxed) {
+            1 => Some(Fault::TooLarge),
+            2 => Some(Fault::TooSlow),
+            3 => Some(Fault::Broken),
+            _ => None,
+        }
+    }
+
     /// Waits until the body is cut off.
-    pub(super) async fn fault(&self) -> Fault {
-        loop {
-            match self.fault.load(Ordering::Relaxed) {
-                1 => return Fault::TooLarge,
-                2 => return Fault::TooSlow,
-                3 => return Fault::Broken,
-                _ => self.notify.notified().await,
-            }
+    pub(super) async fn fault(&self) {
+        while self.get().is_none() {
+            self.notify.notified().await;
         }
     }
 }
