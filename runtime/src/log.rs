@@ -66,6 +66,12 @@ pub fn disown() {
     *held() = None;
 }
 
+/// Tells a person what takes its time, on stdout: the first line on stderr is the URL.
+pub fn say(line: &str) {
+    // Nobody needs it badly enough to fail without a reader.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 fn held() -> std::sync::MutexGuard<'static, Option<Vec<Vec<u8>>>> {
     HELD.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -5,6 +5,7 @@
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
+use crate::log;
 use cargo_metadata::camino::Utf8PathBuf;
 use cargo_metadata::{Artifact, CrateType, Message, TargetKind};
 use std::io::BufReader;
@@ -115,7 +116,7 @@ fn add_target() -> Result<(), Failure> {
     {
         return Ok(());
     }
-    say(&format!(
+    log::say(&format!(
         "wrun: adding the target {TARGET}: rustup target add {TARGET}"
     ));
     let added = Command::new("rustup")
@@ -138,12 +139,4 @@ fn stdout() -> Result<Stdio, Failure> {
     let fd = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned();
     fd.map(Stdio::from)
         .or_fail(ExitCode::System, || "cannot copy stdout".to_owned())
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "progress for a person, beside what cargo itself prints"
-)]
-fn say(line: &str) {
-    println!("{line}");
 }

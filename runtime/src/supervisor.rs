@@ -118,8 +118,9 @@ impl<'a> Supervisor<'a> {
             let wake = self.next_deadline(now);
             let sources = self.wait(wake)?;
             now = Instant::now();
-            if now.saturating_duration_since(wake) > OVERSLEPT {
-                self.policy.note(Event::Overslept, now);
+            let overslept = now.saturating_duration_since(wake);
+            if overslept > OVERSLEPT {
+                self.policy.note(Event::Overslept(overslept), now);
             }
             for source in sources {
                 self.attend(source, now);

@@ -62,7 +62,6 @@ struct Worker {
     drain: Drain,
     ids: RequestIds,
     requests: AtomicU64,
-    shed: AtomicU64,
     connections: AtomicUsize,
     connection_ended: Notify,
 }
@@ -70,10 +69,6 @@ struct Worker {
 impl Worker {
     fn count_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count_shed(&self) {
-        self.shed.fetch_add(1, Ordering::Relaxed);
     }
 
     fn vitals(&self) -> Vitals {
@@ -157,7 +152,6 @@ async fn start(config: Config, code: &std::path::Path) -> Result<Worker, Failure
         drain: Drain::new(),
         ids,
         requests: AtomicU64::new(0),
-        shed: AtomicU64::new(0),
         connections: AtomicUsize::new(0),
         connection_ended: Notify::new(),
     })

@@ -108,6 +108,13 @@ impl Limits {
         if !(1..=4096).contains(&self.in_flight) {
             return wrong("in-flight", "is not between 1 and 4096");
         }
+        // The allocator and the compiler's threads take address space before the first instruction is compiled.
+        if self.compile_memory < 2 << 30 {
+            return wrong(
+                "compile-memory",
+                "is under 2GiB, which no component can be compiled with",
+            );
+        }
         if self.connections == 0 {
             return wrong("connections", "is 0");
         }

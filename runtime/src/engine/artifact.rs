@@ -12,7 +12,10 @@ use hmac::Mac as _;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
+use wasmtime::Engine;
+use wasmtime::component::Component;
 
 /// The last bytes of every file.
 const MAGIC: &[u8; 8] = b"wruncwa1";
@@ -74,7 +77,7 @@ pub(crate) fn seal(image: Vec<u8>, description: &Description, key: &Key) -> Vec<
 }
 
 /// Opens `path`, checks its signature and returns its description with the file that was checked.
-pub(crate) fn open(path: &Path, key: &Key) -> Result<(File, Description), Refusal> {
+pub(crate) fn open(path: &Path, key: &Key) -> Result<(Signed, Description), Refusal> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     let signed_len = len
@@ -114,7 +117,22 @@ pub(crate) fn open(path: &Path, key: &Key) -> Result<(File, Description), Refusa
     file.seek(SeekFrom::Start(description_at))?;
     let description = serde_json::from_reader(file.by_ref().take(description_len))
         .map_err(|_| Refusal::Foreign)?;
-    Ok((file, description))
+    Ok((Signed(file), description))
+}
+
+/// A file whose signature holds.
+#[derive(Debug)]
+pub(crate) struct Signed(File);
+
+impl Signed {
+    /// Maps the machine code in it.
+    pub(crate) fn component(&self, engine: &Engine) -> wasmtime::Result<Component> {
+        // The very file that was checked, not whatever has its name by now.
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        // SAFETY: only `open` makes this type, after the signature said that wrun wrote the file, as an image of
+        // wasmtime's; and wrun never changes a file that it has written.
+        unsafe { Component::deserialize_file(engine, path) }
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ use crate::failure::Failure;
 use crate::host::http::{Egress, Outbound};
 use crate::host::log::GuestLog;
 use http::{Method, Request, Response, StatusCode};
-use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,7 +72,8 @@ impl Handler {
         };
         let folder = code.parent().unwrap_or_else(|| Path::new("."));
         let key = Key::open(&folder.join(CACHE_KEY))?;
-        let (file, description) = artifact::open(code, &key).map_err(|refusal| refuse(&refusal))?;
+        let (signed, description) =
+            artifact::open(code, &key).map_err(|refusal| refuse(&refusal))?;
         let mut settings = description.profile.config();
         settings.allocation_strategy(pool(&description, &config.limits));
         let engine = Engine::new(&settings).map_err(|error| {
@@ -83,11 +83,7 @@ impl Handler {
             )
             .hint("lower --in-flight or --memory, or raise the limit on address space (ulimit -v)")
         })?;
-        // The very file whose signature held, not whatever has its name by now.
-        let checked = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // SAFETY: the signature says that the compile child of this state folder wrote this image.
-        let component = unsafe { Component::deserialize_file(&engine, checked) }
-            .map_err(|error| refuse(&error))?;
+        let component = signed.component(&engine).map_err(|error| refuse(&error))?;
         component
             .initialize_copy_on_write_image()
             .map_err(|error| refuse(&error))?;

@@ -10,7 +10,7 @@ use super::profile::{Kind, Profile};
 use crate::config::{Config, Limits, ServeArgs, Source};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use crate::package;
+use crate::{log, package};
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -18,7 +18,6 @@ use std::fs;
 use std::hash::{Hash as _, Hasher};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use wasmtime::component::Component;
 
 /// The file in the cache folder whose key signs what is kept there.
 pub(crate) const CACHE_KEY: &str = "key";
@@ -51,6 +50,7 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
         let compiled = if artifact::looks_compiled(&bytes) {
             open_compiled(&file, config.key.as_deref())
         } else {
+            log::say(&format!("wrun: compiling {}", file.display()));
             compile::compile(&bytes)
         };
         let Compiled { image, description } = compiled.map_err(shown)?;
@@ -106,14 +106,12 @@ fn open_compiled(file: &Path, key: Option<&Path>) -> Result<Compiled, Failure> {
             .hint("compile the .wasm again with `wrun compile`, or name the key it was signed with by --key-file")
     };
     let key = Key::open_default(key)?;
-    let (_, description) = artifact::open(file, &key).map_err(|refusal| match refusal {
+    let (signed, description) = artifact::open(file, &key).map_err(|refusal| match refusal {
         Refusal::Io(error) => Failure::new(ExitCode::NoInput, error.to_string()),
         refusal => refuse(&refusal),
     })?;
     let engine = compile::engine(description.profile)?;
-    // SAFETY: the signature says that wrun made this file with this user's key, so it is an image that wasmtime wrote.
-    let component =
-        unsafe { Component::deserialize_file(&engine, file) }.map_err(|error| refuse(&error))?;
+    let component = signed.component(&engine).map_err(|error| refuse(&error))?;
     let linker = linker::linker(&engine, description.profile)
         .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
     compile::link(&linker, &component, description.profile.kind)?;

@@ -140,9 +140,10 @@ impl Policy {
             Event::Stop => self.stop(),
             Event::Terminate => self.terminate(),
             Event::ListenerReplaced => self.renew(),
-            Event::Overslept => {
+            Event::Overslept(missed) => {
+                // Not forgotten, or a supervisor that is often late would never notice a hang.
                 for worker in self.workers.values_mut() {
-                    worker.heard = now;
+                    worker.heard = now.min(worker.heard + missed);
                 }
             }
         }

@@ -63,7 +63,13 @@ pub(super) async fn serve(socket: TcpStream, worker: Arc<Worker>) {
         idle: limits.idle_timeout,
         stall: limits.stall_timeout,
     };
-    let Some(wire) = Wire::open(socket, activity.clone(), timeouts).await else {
+    let mut closing = worker.drain.closing();
+    let wire = tokio::select! {
+        wire = Wire::open(socket, activity.clone(), timeouts) => wire,
+        // Nothing has come on it, so nothing is lost.
+        () = closing.wait() => None,
+    };
+    let Some(wire) = wire else {
         return;
     };
     let shared = Arc::new(Shared {
@@ -233,7 +239,6 @@ impl Shared {
     ) -> (Response<ResponseBody>, bool) {
         let worker = &self.worker;
         let Some(permit) = worker.admission.enter().await else {
-            worker.count_shed();
             return (plain(StatusCode::SERVICE_UNAVAILABLE), false);
         };
         if let Ok(value) = HeaderValue::from_str(id) {

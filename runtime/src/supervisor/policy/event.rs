@@ -8,6 +8,7 @@ use crate::supervisor::deploy::Deployment;
 use crate::supervisor::process::Ending;
 use nix::sys::signal::Signal;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Who asked for something over the control socket and waits for the answer.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -44,8 +45,8 @@ pub(in super::super) enum Event {
     Terminate,
     /// A listening socket was replaced: no worker has the new one.
     ListenerReplaced,
-    /// The supervisor did not run for a while, and workers may not have either.
-    Overslept,
+    /// The supervisor did not run for this long, and workers may not have either.
+    Overslept(Duration),
 }
 
 /// What to do.

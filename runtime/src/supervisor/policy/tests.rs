@@ -415,10 +415,24 @@ fn silent_worker_is_aborted_replaced_at_once_and_killed_a_second_later() {
 #[test]
 fn workers_are_not_blamed_for_the_time_that_the_supervisor_slept() {
     let mut server = Server::serving(2);
-    server.now += Duration::from_secs(60);
-    server.policy.note(Event::Overslept, server.now);
+    let slept = Duration::from_secs(60);
+    server.now += slept;
+    server.policy.note(Event::Overslept(slept), server.now);
     server.decide();
     assert_eq!(killed(&server.take()), []);
+}
+
+#[test]
+fn hang_is_noticed_by_a_supervisor_that_is_often_late() {
+    let mut server = Server::serving(1);
+    let missed = Duration::from_secs(2);
+    // Each time 3 s pass of which the supervisor missed 2: the worker is silent for 5 s after five times.
+    for _ in 0..6 {
+        server.now += Duration::from_secs(3);
+        server.policy.note(Event::Overslept(missed), server.now);
+        server.decide();
+    }
+    assert_eq!(killed(&server.take()).len(), 1);
 }
 
 #[test]
