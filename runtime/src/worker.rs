@@ -10,6 +10,7 @@ mod connection;
 mod drain;
 mod framing;
 mod gate;
+mod pace;
 mod request_body;
 mod request_id;
 mod wire;

@@ -6,7 +6,7 @@ use super::guest::{Frame, Rest, Stopped};
 use super::handler::BodyError;
 use bytes::Bytes;
 use http_body::{Body, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
@@ -87,6 +87,13 @@ impl GuestBody {
         }
     }
 
+    /// Runs the guest on and drops what it writes: for answers that have no body on the wire.
+    pub(super) fn discard(mut self) {
+        tokio::spawn(async move {
+            while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll_next(cx)).await {}
+        });
+    }
+
     /// Returns why the guest was stopped, or `otherwise`.
     fn reason(&mut self, otherwise: Stopped) -> Stopped {
         match std::mem::replace(&mut self.rest, Rest::Stopped(None)) {
@@ -111,21 +118,12 @@ impl ResponseBody {
                     Ok(data) if whole.is_empty() => whole = data,
                     Ok(data) => whole = [whole, data].concat().into(),
                     Err(trailers) => {
-                        let inner = http_body_util::Full::new(whole).with_trailers_of(trailers);
+                        let inner = with_trailers(whole, trailers);
                         return Ok(Self::Guest(Box::new(GuestBody { inner, ..body })));
                     }
                 },
                 Some(Err(stopped)) => return Err(stopped),
             }
-        }
-    }
-
-    /// Runs the guest on and drops what it writes: for answers that have no body on the wire.
-    pub(super) fn discard(self) {
-        if let Self::Guest(mut body) = self {
-            tokio::spawn(async move {
-                while let Some(Ok(_)) = std::future::poll_fn(|cx| body.poll_next(cx)).await {}
-            });
         }
     }
 }
@@ -168,17 +166,12 @@ impl Body for Watched {
 }
 
 /// Puts back what was read ahead of trailers.
-trait WithTrailersOf {
-    fn with_trailers_of(self, frame: Frame) -> WasiBody;
-}
-
-impl WithTrailersOf for http_body_util::Full<Bytes> {
-    fn with_trailers_of(self, frame: Frame) -> WasiBody {
-        let trailers = frame.into_trailers().ok().map(Ok);
-        self.map_err(|never| match never {})
-            .with_trailers(std::future::ready(trailers))
-            .boxed_unsync()
-    }
+fn with_trailers(data: Bytes, trailers: Frame) -> WasiBody {
+    let trailers = trailers.into_trailers().ok().map(Ok);
+    Full::new(data)
+        .map_err(|never| match never {})
+        .with_trailers(std::future::ready(trailers))
+        .boxed_unsync()
 }
 
 impl Body for ResponseBody {

@@ -167,7 +167,7 @@ impl Handler {
             );
         let body = GuestBody::new(body, rest, self.limits.response_body);
         if bodiless {
-            ResponseBody::Guest(Box::new(body)).discard();
+            body.discard();
             return Ok(Response::from_parts(head, ResponseBody::Full(None)));
         }
         Ok(Response::from_parts(head, ResponseBody::of(body).await?))

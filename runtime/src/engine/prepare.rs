@@ -46,19 +46,21 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
         message: format!("{}: {}", file.display(), failure.message),
         ..failure
     };
-    if artifact::open(&code, &key).is_err() {
-        let compiled = if artifact::looks_compiled(&bytes) {
-            open_compiled(&file, config.key.as_deref())
-        } else {
-            log::say(&format!("wrun: compiling {}", file.display()));
-            compile::compile(&bytes)
-        };
-        let Compiled { image, description } = compiled.map_err(shown)?;
-        keep(&code, &artifact::seal(image, &description, &key))?;
-    }
-    let (_, description) = artifact::open(&code, &key).or_fail(ExitCode::Internal, || {
-        "compiled code did not survive being written".to_owned()
-    })?;
+    let description = match artifact::open(&code, &key) {
+        Ok((_, description)) => description,
+        Err(_) => {
+            let compiled = if artifact::looks_compiled(&bytes) {
+                open_compiled(&file, config.key.as_deref())
+            } else {
+                log::say(&format!("wrun: compiling {}", file.display()));
+                compile::compile(&bytes)
+            };
+            let Compiled { image, description } = compiled.map_err(shown)?;
+            // Whether it arrived whole, each worker sees by the signature.
+            keep(&code, &artifact::seal(image, &description, &key))?;
+            description
+        }
+    };
     check_fit(&description, &config.limits).map_err(shown)?;
     Ok(Prepared { config, code })
 }

@@ -29,7 +29,7 @@ pub(super) struct WorkerHandle {
 pub(super) enum Heard {
     Message(ToSupervisor),
     Garbage,
-    /// Nothing for now, or nothing ever again.
+    /// Nothing yet, or nothing ever again.
     Silence,
 }
 

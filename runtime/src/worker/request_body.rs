@@ -1,6 +1,6 @@
 //! The body of a request on its way to the guest: counted, and not waited for without end.
 
-use super::wire::BODY_RATE_MIN;
+use super::pace::Pace;
 use crate::engine::BodyError;
 use bytes::Bytes;
 use http::StatusCode;
@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Why a body was cut off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,10 +72,7 @@ pub(super) struct RequestBody {
     inner: Incoming,
     watch: Arc<Watch>,
     left: u64,
-    stall: Duration,
-    /// Runs while the client is waited for; looks at what came since it was set.
-    timer: Option<Pin<Box<Sleep>>>,
-    came: u64,
+    pace: Pace,
 }
 
 impl RequestBody {
@@ -85,16 +81,14 @@ impl RequestBody {
             inner,
             watch,
             left: max,
-            stall,
-            timer: None,
-            came: 0,
+            pace: Pace::new(stall),
         }
     }
 
     fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        let len = frame.data_ref().map_or(0, Bytes::len) as u64;
-        self.came += len;
-        match self.left.checked_sub(len) {
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        self.pace.moved(len);
+        match self.left.checked_sub(len as u64) {
             Some(left) => {
                 self.left = left;
                 Ok(frame)
@@ -104,21 +98,6 @@ impl RequestBody {
                 Err(BodyError::HttpRequestBodySize(None))
             }
         }
-    }
-
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let stall = self.stall;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + stall)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if self.came < BODY_RATE_MIN * stall.as_secs().max(1) {
-                return Poll::Ready(());
-            }
-            self.came = 0;
-            timer.as_mut().reset(Instant::now() + stall);
-        }
-        Poll::Pending
     }
 }
 
@@ -138,7 +117,7 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Err(BodyError::Hyper(error))))
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => this.poll_stalled(cx).map(|()| {
+            Poll::Pending => this.pace.poll_stalled(cx).map(|()| {
                 this.watch.set(Fault::TooSlow);
                 Some(Err(BodyError::ConnectionReadTimeout))
             }),

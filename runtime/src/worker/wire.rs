@@ -4,6 +4,7 @@
 //! One timer per connection, set again only when it fires; one more while a client takes no bytes.
 
 use super::framing::{BodyFraming, Framing};
+use super::pace::Pace;
 use bytes::{Buf as _, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -17,9 +18,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How a connection begins that speaks HTTP/2 without TLS (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// The slowest that a client may send or take a body, in bytes per second.
-pub(super) const BODY_RATE_MIN: u64 = 1024;
 
 /// Which protocol a connection speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -98,13 +96,8 @@ pub(super) struct Wire {
     /// When part of a head was first waited on.
     head_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
-    blocked: Option<Blocked>,
-}
-
-/// A client that does not take what it is sent.
-struct Blocked {
-    timer: Pin<Box<Sleep>>,
-    written: u64,
+    /// Set while the client does not take what it is sent.
+    blocked: Option<Pace>,
 }
 
 impl Wire {
@@ -228,32 +221,20 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Ends a connection whose client takes less than [`BODY_RATE_MIN`].
-    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let stall = self.timeouts.stall;
-        let blocked = self.blocked.get_or_insert_with(|| Blocked {
-            timer: Box::pin(sleep_until(Instant::now() + stall)),
-            written: 0,
-        });
-        while blocked.timer.as_mut().poll(cx).is_ready() {
-            if blocked.written < BODY_RATE_MIN * stall.as_secs().max(1) {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            blocked.written = 0;
-            blocked.timer.as_mut().reset(Instant::now() + stall);
-        }
-        Poll::Pending
-    }
-
     fn wrote(
         &mut self,
         polled: Poll<io::Result<usize>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         match (polled, &mut self.blocked) {
-            (Poll::Pending, _) => self.poll_blocked(cx),
-            (Poll::Ready(Ok(len)), Some(blocked)) => {
-                blocked.written += len as u64;
+            (Poll::Pending, _) => {
+                let stall = self.timeouts.stall;
+                let pace = self.blocked.get_or_insert_with(|| Pace::new(stall));
+                pace.poll_stalled(cx)
+                    .map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
+            (Poll::Ready(Ok(len)), Some(pace)) => {
+                pace.moved(len);
                 Poll::Ready(Ok(len))
             }
             (polled, _) => polled,
