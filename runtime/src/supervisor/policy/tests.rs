@@ -426,13 +426,18 @@ fn workers_are_not_blamed_for_the_time_that_the_supervisor_slept() {
 fn hang_is_noticed_by_a_supervisor_that_is_often_late() {
     let mut server = Server::serving(1);
     let missed = Duration::from_secs(2);
-    // Each time 3 s pass of which the supervisor missed 2: the worker is silent for 5 s after five times.
-    for _ in 0..6 {
+    // Each time 3 s pass of which the supervisor missed 2: it has seen 5 s of silence after five times.
+    let mut late = || {
         server.now += Duration::from_secs(3);
         server.policy.note(Event::Overslept(missed), server.now);
         server.decide();
+        killed(&server.take())
+    };
+    for _ in 0..4 {
+        assert_eq!(late(), []);
     }
-    assert_eq!(killed(&server.take()).len(), 1);
+    let killed: Vec<_> = late().into_iter().map(|(_, signal)| signal).collect();
+    assert_eq!(killed, [Signal::SIGABRT]);
 }
 
 #[test]
