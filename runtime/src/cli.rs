@@ -2,9 +2,17 @@
 //!
 //! Each command is a file in `cli/`; this one parses, dispatches and prints the error of the command that failed.
 
+mod backup;
 mod compile;
 mod control;
+mod db;
+mod lock;
+mod print;
+mod queue;
 mod serve;
+mod state;
+mod table;
+mod value;
 
 use crate::config::ServeArgs;
 use crate::exit_code::ExitCode;
@@ -30,17 +38,15 @@ enum Command {
     Ps {
         #[command(flatten)]
         server: ServerArgs,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        json: JsonArgs,
     },
     /// Load the component and the manifest again without losing a request
     Reload {
         #[command(flatten)]
         server: ServerArgs,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        json: JsonArgs,
     },
     /// Run this many workers from now on
     Scale {
@@ -55,6 +61,17 @@ enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Look into a running server's databases
+    #[command(subcommand)]
+    Db(db::DbCommand),
+    /// Look into a running server's queues, and mend them
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Look at a running server's locks
+    #[command(subcommand)]
+    Lock(lock::LockCommand),
+    /// Copy a database of a running server to a file
+    Backup(backup::BackupArgs),
 }
 
 /// Which running server is meant.
@@ -63,6 +80,14 @@ struct ServerArgs {
     /// The server's state folder
     #[arg(short, long, value_name = "DIR", default_value = ".wrun")]
     state: PathBuf,
+}
+
+/// Whether a program reads what is printed.
+#[derive(Debug, clap::Args)]
+struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command line and returns the status to end with.
@@ -83,10 +108,14 @@ pub fn main() -> std::process::ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Compile(args) => compile::run(&args),
-        Command::Ps { server, json } => control::ps(&server.state, json),
-        Command::Reload { server, json } => control::reload(&server.state, json),
+        Command::Ps { server, json } => control::ps(&server.state, json.json),
+        Command::Reload { server, json } => control::reload(&server.state, json.json),
         Command::Scale { workers, server } => control::scale(&server.state, usize::from(workers)),
         Command::Stop { server } => control::stop(&server.state),
+        Command::Db(command) => db::run(command),
+        Command::Queue(command) => queue::run(command),
+        Command::Lock(command) => lock::run(command),
+        Command::Backup(args) => backup::run(args),
     };
     match result {
         Ok(code) => code.into(),

@@ -5,11 +5,13 @@
 mod grant;
 mod limits;
 mod manifest;
+pub mod shared;
 mod units;
 
 pub use grant::{Grant, bare};
 pub use limits::{LimitArgs, Limits};
 pub use manifest::Manifest;
+pub use shared::{Shared, SharedArgs};
 pub use units::{Size, Span, Workers};
 
 use crate::exit_code::ExitCode;
@@ -37,12 +39,14 @@ pub struct Config {
     pub addrs: Vec<SocketAddr>,
     /// How many workers.
     pub workers: Workers,
-    /// Where control socket, compiled code and, later, data live.
+    /// Where control socket, compiled code and data live.
     pub state: StateFolder,
     /// The guest's environment; nothing of the host's is in it.
     pub env: BTreeMap<String, String>,
     /// Where guests may send HTTP requests.
     pub outbound: Vec<Grant>,
+    /// What guests may share.
+    pub shared: Shared,
     /// What one request, one connection and one worker may use.
     pub limits: Limits,
     /// When a worker is replaced by a fresh one.
@@ -69,8 +73,8 @@ pub enum Source {
 pub struct StateFolder {
     /// The folder.
     pub path: PathBuf,
-    /// Whether the user named it, with `--state` or by having a manifest beside it. Where nobody did, a second server
-    /// in the same folder gets a temporary one.
+    /// Whether this folder is meant and no other: because the user named it, with `--state` or by having a manifest
+    /// beside it, or because data is kept in it. If not, a second server in the same folder gets a temporary one.
     pub named: bool,
 }
 
@@ -116,6 +120,9 @@ pub struct ServeArgs {
     /// Read settings from this manifest instead of the one found at PATH
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What guests may share
+    #[command(flatten)]
+    pub shared: SharedArgs,
     /// Log every request
     #[arg(long)]
     pub access_log: bool,
@@ -142,8 +149,9 @@ pub struct ServeArgs {
 impl Config {
     /// Merges `args` with the manifest that they lead to.
     pub fn load(args: &ServeArgs) -> Result<Self, Failure> {
-        let (manifest, base) = find_manifest(args)?;
+        let (mut manifest, base) = find_manifest(args)?;
         let source = find_source(args, &manifest, &base)?;
+        let shared = Shared::merge(&args.shared, manifest.shared(), &base.folder)?;
         let serve = manifest.serve;
         let addrs = if args.addr.is_empty() {
             serve.addr
@@ -175,11 +183,12 @@ impl Config {
             addrs,
             workers: args.workers.or(serve.workers).unwrap_or_default(),
             state: StateFolder {
-                named: state.is_some() || base.has_manifest,
+                named: state.is_some() || base.has_manifest || !shared.is_empty(),
                 path: state.unwrap_or_else(|| base.folder.join(".wrun")),
             },
             env,
             outbound,
+            shared,
             limits: Limits::merge(&args.limits, &manifest.limits)?,
             recycle: Recycle {
                 max_requests: args.max_requests.or(serve.max_requests).unwrap_or(0),
@@ -263,7 +272,7 @@ fn find_source(args: &ServeArgs, manifest: &Manifest, base: &Base) -> Result<Sou
 }
 
 /// Parses `K=V`.
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),

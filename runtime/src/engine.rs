@@ -1,4 +1,4 @@
-//! The engine: turns a component into machine code, and machine code into one instance per request.
+//! The engine: turns a component into machine code, and machine code into one instance per request or batch of messages.
 //!
 //! Only this module and `host` name wasmtime. Compiling happens in a child process of its own (`prepare`), running in the
 //! workers (`handler`); both build their wasmtime `Engine` from the same `profile`, or one would refuse the other's code.
@@ -6,11 +6,13 @@
 mod artifact;
 mod body;
 mod compile;
+mod consumer;
 mod guest;
 mod handler;
 mod inspect;
 mod key;
 mod linker;
+mod pool;
 mod prepare;
 mod profile;
 mod store;

@@ -1,7 +1,7 @@
 //! What guests call: one file per interface that wrun gives a meaning of its own.
 //!
 //! `wasi:cli` is wasmtime's, but for where output goes (`log`); `wasi:http` is wasmtime's, but for who may be called
-//! (`http`). Guest input never panics here.
+//! (`http`). `lock`, `db` and `queue` convert, call the state process and convert back. Guest input never panics here.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,5 +9,11 @@
     clippy::indexing_slicing
 )]
 
+pub(crate) mod batch;
+pub mod bindings;
+mod db;
 pub(crate) mod http;
+mod lock;
 pub(crate) mod log;
+pub(crate) mod queue;
+pub(crate) mod shared;

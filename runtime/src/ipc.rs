@@ -1,8 +1,9 @@
-//! The messages between supervisor, workers and the `wrun` commands, and the socket that carries them.
+//! The messages between supervisor, workers, state process and the `wrun` commands, and the socket that carries them.
 //!
 //! One message is one packet of a Unix SOCK_SEQPACKET socket: JSON, at most [`PACKET_MAX`] bytes. Nothing here decides
 //! anything, and nothing that a worker says is believed beyond its own life signs.
 
+use crate::config::shared::Shared;
 use crate::failure::Failure;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
@@ -37,7 +38,56 @@ pub enum ToSupervisor {
     Failed(Failure),
 }
 
-/// How often a worker says that it is alive, in milliseconds.
+/// What the supervisor tells the state process.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToState {
+    /// Serve this generation's workers: open what it needs, apply its migrations, grant what it may use. Answered by
+    /// [`StateReport::Configured`] or [`StateReport::Failed`].
+    Configure {
+        /// Its number.
+        generation: u64,
+        /// What it may use.
+        shared: Shared,
+        /// The workers, of whatever generation, that were alive when this state process was started: until each has
+        /// connected or died, what the process before granted may still be believed in. Empty at the first start.
+        live: Vec<i32>,
+    },
+    /// No worker of this generation is left.
+    Forget {
+        /// Its number.
+        generation: u64,
+    },
+    /// Finish what is in flight and exit.
+    Stop,
+}
+
+/// What the state process tells the supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum StateReport {
+    /// The workers of this generation can connect.
+    Configured {
+        /// Its number.
+        generation: u64,
+    },
+    /// This generation cannot be served; the others are as before.
+    Failed {
+        /// Its number.
+        generation: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// It is alive; sent from its event loop every [`HEARTBEAT_MS`].
+    Heartbeat(StateVitals),
+}
+
+/// What the state process counts about itself.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct StateVitals {
+    /// Connections of workers and of `wrun` commands.
+    pub sessions: u64,
+}
+
+/// How often a worker, or the state process, says that it is alive, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 250;
 
 /// What a worker counts about itself.
@@ -88,6 +138,8 @@ pub enum ControlReply {
 pub struct Processes {
     /// The supervisor.
     pub supervisor: SupervisorStatus,
+    /// The state process; `None` if nothing is shared.
+    pub state: Option<StateStatus>,
     /// One per worker process, also those that start or drain; by slot, then generation.
     pub workers: Vec<WorkerStatus>,
 }
@@ -110,6 +162,21 @@ pub struct SupervisorStatus {
     /// How many workers there should be.
     pub workers: usize,
     /// Seconds since it started.
+    pub uptime_s: u64,
+}
+
+/// The state process in [`Processes`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StateStatus {
+    /// Its process id; `None` between two of them.
+    pub pid: Option<i32>,
+    /// `starting`, `ready`, `restarting`, `hung` or `stopping`.
+    pub state: String,
+    /// How often it ended without being asked to.
+    pub restarts: u64,
+    /// Its resident memory in bytes.
+    pub rss_bytes: u64,
+    /// Seconds since it was started.
     pub uptime_s: u64,
 }
 

@@ -1,7 +1,7 @@
 //! wrun: serves a WebAssembly component on every core, a fresh instance for every request.
 //!
 //! `ARCHITECTURE.md` beside this crate's `src` says how the parts fit. Each module may name those after it and the
-//! leaves, never the other way round: `cli → supervisor → worker → engine → host`; leaves: `config`, `exit_code`,
+//! leaves, never the other way round: `cli → supervisor → worker → engine → host → state`; leaves: `config`, `exit_code`,
 //! `failure`, `ipc`, `listener`, `log`, `package`, `state_folder`.
 
 pub mod cli;
@@ -14,6 +14,7 @@ pub mod ipc;
 pub mod listener;
 pub mod log;
 pub mod package;
+pub mod state;
 pub mod state_folder;
 pub mod supervisor;
 pub mod worker;

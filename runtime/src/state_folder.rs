@@ -1,7 +1,7 @@
-//! The folder that belongs to one running server: its lock, its control socket, its compiled code.
+//! The folder that belongs to one running server: its lock, its sockets, its compiled code, its data.
 //!
-//! Only its owner may write there, because what is in it is run: compiled code as machine code, messages on the socket
-//! as commands. What goes over the socket is not for here.
+//! Only its owner may write there, because what is in it is run: compiled code as machine code, messages on the sockets
+//! as commands. What goes over the sockets, and what the data is, is not for here.
 
 use crate::config;
 use crate::exit_code::ExitCode;
@@ -15,10 +15,17 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// The control socket's name.
-const SOCKET: &str = "control.sock";
+const CONTROL: &str = "control.sock";
+
+/// The name of the state process's socket.
+const STATE: &str = "state.sock";
+
+/// The name of the folder for data.
+const DATA: &str = "data";
 
 /// Connections to the control socket that may wait.
 const BACKLOG: i32 = 16;
@@ -125,36 +132,59 @@ impl StateFolder {
         self.path.join("cache")
     }
 
-    /// Binds the control socket; it does not block.
-    pub fn listen(&self) -> Result<OwnedFd, Failure> {
-        self.bind_socket().or_fail(ExitCode::CannotCreate, || {
-            format!(
-                "cannot create control socket {}",
-                self.path.join(SOCKET).display()
-            )
-        })
+    /// Returns the folder for data.
+    pub fn data(&self) -> PathBuf {
+        self.path.join(DATA)
     }
 
-    fn bind_socket(&self) -> io::Result<OwnedFd> {
-        self.remove_socket();
-        let socket = packet_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
-        let path = inside(&self.folder, SOCKET);
+    /// Returns the path of the state process's socket, for [`short_way`].
+    pub fn state_socket(&self) -> PathBuf {
+        self.path.join(STATE)
+    }
+
+    /// Binds the control socket; it does not block.
+    pub fn listen(&self) -> Result<OwnedFd, Failure> {
+        let backlog = Backlog::new(BACKLOG).expect("a constant");
+        self.bind(CONTROL, SockType::SeqPacket, backlog)
+            .or_fail(ExitCode::CannotCreate, || self.no_socket(CONTROL))
+    }
+
+    /// Binds the state process's socket, which does not block, and makes the folder for data.
+    pub fn listen_for_state(&self) -> Result<UnixListener, Failure> {
+        private_folder(&self.data())?;
+        // As many connections may wait as the system permits: those of all workers, while the state process is restarted.
+        self.bind(STATE, SockType::Stream, Backlog::MAXCONN)
+            .map(UnixListener::from)
+            .or_fail(ExitCode::CannotCreate, || self.no_socket(STATE))
+    }
+
+    /// Binds a socket that does not block.
+    fn bind(&self, name: &str, kind: SockType, backlog: Backlog) -> io::Result<OwnedFd> {
+        self.remove_socket(name);
+        let socket = unix_socket(kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+        let path = inside(&self.folder, name);
         socket::bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
+        // Before anybody can connect.
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        socket::listen(&socket, Backlog::new(BACKLOG)?)?;
+        socket::listen(&socket, backlog)?;
         Ok(socket)
     }
 
-    fn remove_socket(&self) {
+    fn no_socket(&self, name: &str) -> String {
+        format!("cannot create socket {}", self.path.join(name).display())
+    }
+
+    fn remove_socket(&self, name: &str) {
         // Left behind by a server that was killed, or not there at all.
-        let _ = fs::remove_file(inside(&self.folder, SOCKET));
+        let _ = fs::remove_file(inside(&self.folder, name));
     }
 }
 
 impl Drop for StateFolder {
     fn drop(&mut self) {
-        // Before the lock goes: the socket of a server that takes the folder next is not ours to remove.
-        self.remove_socket();
+        // Before the lock goes: the sockets of a server that takes the folder next are not ours to remove.
+        self.remove_socket(CONTROL);
+        self.remove_socket(STATE);
         if self.temporary {
             let _ = fs::remove_dir_all(&self.path);
         }
@@ -179,26 +209,49 @@ pub fn connect(path: &Path) -> Result<Channel, Failure> {
 
 fn connect_socket(path: &Path) -> io::Result<Channel> {
     let folder = File::open(path)?;
-    let socket = packet_socket(SockFlag::SOCK_CLOEXEC)?;
+    let socket = unix_socket(SockType::SeqPacket, SockFlag::SOCK_CLOEXEC)?;
     socket::connect(
         socket.as_raw_fd(),
-        &UnixAddr::new(&inside(&folder, SOCKET))?,
+        &UnixAddr::new(&inside(&folder, CONTROL))?,
     )?;
     Ok(Channel::from(socket))
 }
 
-fn packet_socket(flags: SockFlag) -> io::Result<OwnedFd> {
-    Ok(socket::socket(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        flags,
-        None,
-    )?)
+/// Returns the path of the state process's socket in the state folder `path`, if the server there has one.
+pub fn state_socket(path: &Path) -> Result<PathBuf, Failure> {
+    // Whether a server runs is for the control socket to say: a killed one leaves both behind.
+    connect(path)?;
+    let socket = path.join(STATE);
+    match socket.try_exists() {
+        Ok(true) => Ok(socket),
+        _ => Err(Failure::new(
+            ExitCode::Unavailable,
+            format!(
+                "the server with state folder {} shares nothing",
+                path.display()
+            ),
+        )
+        .hint("grant its guests locks, databases or queues in wrun.toml")),
+    }
+}
+
+/// Returns a short way to the socket `path`, for which a socket's address may have no room: the path in the answer is good
+/// for as long as the folder beside it is open.
+pub fn short_way(path: &Path) -> io::Result<(File, PathBuf)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
+    let short = inside(&folder, name);
+    Ok((folder, short))
+}
+
+fn unix_socket(kind: SockType, flags: SockFlag) -> io::Result<OwnedFd> {
+    Ok(socket::socket(AddressFamily::Unix, kind, flags, None)?)
 }
 
 /// Returns a short path to `name` in `folder`: a socket's path may have 108 bytes, and nobody counts them for a folder.
-fn inside(folder: &File, name: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+fn inside(folder: &File, name: impl AsRef<Path>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name)
 }
 
 /// Creates the folder `path` with mode 0700 if it is not there, and makes sure that nobody else can write to it.
@@ -263,6 +316,7 @@ impl From<Failure> for Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     fn wanted(path: &Path, named: bool) -> config::StateFolder {
         config::StateFolder {
@@ -276,11 +330,13 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("new");
         let folder = StateFolder::open(&wanted(&path, true)).unwrap();
-        let _socket = folder.listen().unwrap();
+        let _sockets = (folder.listen().unwrap(), folder.listen_for_state().unwrap());
         let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(path.clone()), 0o700);
         assert_eq!(mode(folder.cache()), 0o700);
-        assert_eq!(mode(path.join(SOCKET)), 0o600);
+        assert_eq!(mode(folder.data()), 0o700);
+        assert_eq!(mode(path.join(CONTROL)), 0o600);
+        assert_eq!(mode(folder.state_socket()), 0o600);
     }
 
     #[test]
@@ -310,12 +366,13 @@ mod tests {
     }
 
     #[test]
-    fn folder_is_free_again_and_its_socket_gone_once_dropped() {
+    fn folder_is_free_again_and_its_sockets_gone_once_dropped() {
         let parent = tempfile::tempdir().unwrap();
         let folder = StateFolder::open(&wanted(parent.path(), true)).unwrap();
-        let socket = folder.listen().unwrap();
-        drop((folder, socket));
-        assert!(!parent.path().join(SOCKET).exists());
+        let sockets = (folder.listen(), folder.listen_for_state());
+        drop((folder, sockets));
+        assert!(!parent.path().join(CONTROL).exists());
+        assert!(!parent.path().join(STATE).exists());
         StateFolder::open(&wanted(parent.path(), true)).unwrap();
     }
 
@@ -333,8 +390,19 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("x".repeat(200));
         let folder = StateFolder::open(&wanted(&path, true)).unwrap();
-        let _socket = folder.listen().unwrap();
+        let _sockets = (folder.listen().unwrap(), folder.listen_for_state().unwrap());
         connect(&path).unwrap();
+        let (_folder, short) = short_way(&state_socket(&path).unwrap()).unwrap();
+        UnixStream::connect(short).unwrap();
+    }
+
+    #[test]
+    fn server_that_shares_nothing_says_so() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        let _socket = folder.listen().unwrap();
+        let failure = state_socket(parent.path()).unwrap_err();
+        assert!(failure.message.ends_with("shares nothing"), "{failure}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The supervisor: keeps the workers running, replaces them without losing a request, and passes orders on.
+//! The supervisor: keeps workers and state process running, replaces them without losing a request, passes orders on.
 //!
 //! Single-threaded on purpose: `fork` is safe only while no other thread exists. It waits for one thing after the other
 //! in a poll loop, starts no runtime, never reads a component or a request, and leaves every decision to `policy.rs`.
@@ -12,6 +12,7 @@ mod process;
 mod report;
 mod signal;
 mod spawn;
+mod state_process;
 mod worker_handle;
 
 use crate::config::{Config, ServeArgs};
@@ -29,7 +30,9 @@ use policy::{Action, Event, Place, Policy, Ticket, WorkerId};
 use poll::Source;
 use process::Ending;
 use signal::SignalQueue;
+use state_process::StateHandle;
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use worker_handle::{Heard, WorkerHandle};
@@ -40,10 +43,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Waking up this much too late means that this process did not run, and that others may not have either.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// Messages that are read from one worker before the others get their turn.
+/// Messages that are read from one child before the others get their turn.
 const MESSAGES_AT_ONCE: usize = 32;
 
-/// Messages that are read from a worker that has ended: more than a socket holds.
+/// Messages that are read from a child that has ended: more than a socket holds.
 const LAST_WORDS_MAX: usize = 4096;
 
 /// Serves until told to stop, and returns once every process that it started is gone.
@@ -66,6 +69,9 @@ struct Supervisor<'a> {
     policy: Policy,
     workers: BTreeMap<WorkerId, WorkerHandle>,
     preparation: Option<Preparation>,
+    state_process: Option<StateHandle>,
+    /// Kept open once it was needed.
+    state_listener: Option<UnixListener>,
     listeners: Vec<Listener>,
     urls: Vec<String>,
     next_tick: Instant,
@@ -96,6 +102,8 @@ impl<'a> Supervisor<'a> {
             policy: Policy::new(config.drain.clone(), config.workers.count(), jitter),
             workers: BTreeMap::new(),
             preparation: None,
+            state_process: None,
+            state_listener: None,
             urls: listeners.iter().map(Listener::url).collect(),
             listeners,
             next_tick: now + TICK,
@@ -138,6 +146,8 @@ impl<'a> Supervisor<'a> {
             }
             Source::WorkerChannel(id) => self.listen_to(id, MESSAGES_AT_ONCE, now),
             Source::WorkerEnd(id) => self.reap(id, now),
+            Source::StateChannel => self.listen_to_state(MESSAGES_AT_ONCE, now),
+            Source::StateEnd => self.reap_state(now),
             Source::PreparationAnswer => self.preparation.iter_mut().for_each(Preparation::read),
             Source::PreparationEnd => self.finish_preparation(now),
             Source::Control => self.control.accept(now),
@@ -229,9 +239,11 @@ impl<'a> Supervisor<'a> {
     fn reap_orphans(&self) {
         process::reap_orphans(|pid| {
             let preparation = self.preparation.as_ref().map(Preparation::process);
+            let state_process = self.state_process.as_ref().map(|handle| &handle.process);
             let workers = self.workers.values().map(|worker| &worker.process);
             workers
                 .chain(preparation)
+                .chain(state_process)
                 .any(|process| process.pid() == pid)
         });
     }
@@ -329,6 +341,7 @@ impl<'a> Supervisor<'a> {
                 // The workers have theirs; once they are gone, connecting fails and does not just wait.
                 self.listeners.clear();
             }
+            Action::State(action) => self.carry_out_for_state(action, now),
             Action::Reply { ticket, reply } => self.control.reply(ticket, &reply, now),
         }
     }
@@ -336,7 +349,8 @@ impl<'a> Supervisor<'a> {
     /// Forks a worker. In the child this never returns.
     fn spawn(&mut self, id: WorkerId, place: Place, deployment: &Deployment, now: Instant) {
         let Place { slot, generation } = place;
-        match WorkerHandle::spawn(place, deployment, &self.listeners, now) {
+        let state = self.folder.state_socket();
+        match WorkerHandle::spawn(place, deployment, &self.listeners, state, now) {
             Ok(handle) => {
                 let pid = handle.process.pid().as_raw();
                 tracing::info!(slot, pid, generation, "worker started");

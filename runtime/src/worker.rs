@@ -1,12 +1,14 @@
-//! A worker process: one thread, one event loop, one engine; takes connections and runs a guest for each request.
+//! A worker process: one thread, one event loop, one engine; takes connections and messages, and runs a guest for each
+//! request and each batch of messages.
 //!
-//! Everything here runs after the fork. The worker knows its listeners and its channel to the supervisor, and nothing of
-//! other workers.
+//! Everything here runs after the fork. The worker knows its listeners, its channel to the supervisor and its line to the
+//! state process, and nothing of other workers.
 
 mod accept;
 mod admission;
 mod answer;
 mod connection;
+mod consume;
 mod drain;
 mod framing;
 mod gate;
@@ -20,12 +22,14 @@ use crate::engine::Handler;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::ipc::{Channel, HEARTBEAT_MS, ToSupervisor, ToWorker, Vitals};
+use crate::state::client::Client;
 use admission::Admission;
+use consume::Consumers;
 use drain::Drain;
 use request_id::RequestIds;
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -48,10 +52,12 @@ pub struct Boot {
     pub config: Config,
     /// The compiled code.
     pub code: PathBuf,
-    /// The listeners, shared with every other worker.
+    /// The listeners, shared with every other worker; none if the component handles no requests.
     pub listeners: Vec<TcpListener>,
     /// The way to the supervisor.
     pub channel: Channel,
+    /// The socket of the state process, if there is one.
+    pub state: Option<PathBuf>,
 }
 
 /// What all tasks of a worker share.
@@ -63,19 +69,23 @@ struct Worker {
     drain: Drain,
     ids: RequestIds,
     requests: AtomicU64,
+    /// Batches of messages that are being handled.
+    batches: AtomicUsize,
     connections: AtomicUsize,
     connection_ended: Notify,
 }
 
 impl Worker {
+    /// Counts a request that was answered, or a batch of messages that was handled.
     fn count_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     fn vitals(&self) -> Vitals {
+        let in_flight = self.admission.in_flight() + self.batches.load(Ordering::Relaxed);
         Vitals {
             requests: self.requests.load(Ordering::Relaxed),
-            in_flight: self.admission.in_flight() as u64,
+            in_flight: in_flight as u64,
             connections: self.connections.load(Ordering::Relaxed) as u64,
         }
     }
@@ -109,7 +119,8 @@ async fn serve(boot: Boot) -> ExitCode {
         code,
         listeners,
         channel,
-        ..
+        state,
+        cpu: _,
     } = boot;
     // A huge page would make one touched byte cost 2 MiB of zeroing per request.
     let _ = nix::sys::prctl::set_thp_disable(true);
@@ -121,7 +132,9 @@ async fn serve(boot: Boot) -> ExitCode {
             return ExitCode::System;
         }
     };
-    let worker = match start(config, &code).await {
+    let client = state.map(|socket| Client::start(socket, generation));
+    let queues = config.shared.consumers.clone();
+    let worker = match start(config, &code, client.clone()).await {
         Ok(worker) => Arc::new(worker),
         Err(failure) => {
             // The supervisor sees the end of the channel if it does not see this.
@@ -137,12 +150,13 @@ async fn serve(boot: Boot) -> ExitCode {
         return ExitCode::Ok;
     }
     tracing::debug!(slot, generation, "worker ready");
-    follow(&channel, &worker).await
+    let consumers = Consumers::start(&worker, client, &queues);
+    follow(&channel, &worker, consumers).await
 }
 
 /// Loads the component and tries it.
-async fn start(config: Config, code: &std::path::Path) -> Result<Worker, Failure> {
-    let handler = Handler::load(code, &config)?;
+async fn start(config: Config, code: &Path, client: Option<Client>) -> Result<Worker, Failure> {
+    let handler = Handler::load(code, &config, client)?;
     handler.try_instance().await?;
     let ids = RequestIds::new().or_fail(ExitCode::System, || "no random numbers".to_owned())?;
     Ok(Worker {
@@ -153,20 +167,21 @@ async fn start(config: Config, code: &std::path::Path) -> Result<Worker, Failure
         drain: Drain::new(),
         ids,
         requests: AtomicU64::new(0),
+        batches: AtomicUsize::new(0),
         connections: AtomicUsize::new(0),
         connection_ended: Notify::new(),
     })
 }
 
 /// Gives signs of life and does what the supervisor says, until it says to end or is gone.
-async fn follow(channel: &AsyncFd<Channel>, worker: &Arc<Worker>) -> ExitCode {
+async fn follow(channel: &AsyncFd<Channel>, worker: &Worker, mut consumers: Consumers) -> ExitCode {
     let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = None;
     loop {
         let drained = async {
             match draining {
-                Some((grace, deadline)) => drain(worker, grace, deadline).await,
+                Some((grace, deadline)) => drain(worker, &mut consumers, grace, deadline).await,
                 None => std::future::pending().await,
             }
         };
@@ -200,17 +215,18 @@ async fn follow(channel: &AsyncFd<Channel>, worker: &Arc<Worker>) -> ExitCode {
     }
 }
 
-/// Ends the worker's connections, in two stages; returns when they are over or cut off.
-async fn drain(worker: &Worker, grace: Instant, deadline: Instant) {
+/// Ends the worker's connections, in two stages, and its consumers; returns when they are over or cut off.
+async fn drain(worker: &Worker, consumers: &mut Consumers, grace: Instant, deadline: Instant) {
     worker.drain.retire();
-    // The queue is emptied by the accept loops, which run before the first look at the count.
-    tokio::task::yield_now().await;
-    let _ = timeout_at(grace.min(deadline), connections_ended(worker)).await;
-    worker.drain.close();
-    if timeout_at(deadline, connections_ended(worker))
-        .await
-        .is_err()
-    {
+    let connections = async {
+        // The queue is emptied by the accept loops, which run before the first look at the count.
+        tokio::task::yield_now().await;
+        let _ = timeout_at(grace, connections_ended(worker)).await;
+        worker.drain.close();
+        connections_ended(worker).await;
+    };
+    let all = async { tokio::join!(connections, consumers.end()) };
+    if timeout_at(deadline, all).await.is_err() {
         let Vitals {
             connections,
             in_flight,
@@ -219,7 +235,7 @@ async fn drain(worker: &Worker, grace: Instant, deadline: Instant) {
         tracing::warn!(
             connections,
             in_flight,
-            "drain timeout: connections are cut off"
+            "drain timeout: connections and messages are cut off"
         );
     }
 }

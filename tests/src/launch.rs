@@ -6,7 +6,7 @@ use crate::terminal::Terminal;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -86,6 +86,7 @@ pub struct Launch {
     state: Option<PathBuf>,
     folder: Option<PathBuf>,
     through: Vec<OsString>,
+    manifest: Option<String>,
     listener: Option<Arc<TcpListener>>,
     terminal: bool,
 }
@@ -111,6 +112,7 @@ impl Launch {
             state: None,
             folder: None,
             through: Vec::new(),
+            manifest: None,
             listener: None,
             terminal: false,
         }
@@ -140,6 +142,13 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Gives wrun a `wrun.toml` with these lines, in a folder of its own.
+    #[must_use]
+    pub fn manifest(mut self, text: impl Into<String>) -> Self {
+        self.manifest = Some(text.into());
         self
     }
 
@@ -248,13 +257,19 @@ impl Launch {
             command.args(["--addr", addr]);
         }
         let mut scratch = None;
+        let mut own = |name: &str| {
+            let folder = scratch.get_or_insert_with(crate::folder);
+            folder.path().join(name)
+        };
+        if let Some(text) = &self.manifest {
+            let manifest = own("wrun.toml");
+            fs::write(&manifest, text).expect("a temporary folder takes files");
+            command.arg("--config").arg(manifest);
+        }
         let state = match (&self.state, &self.folder) {
             (Some(state), _) => state.clone(),
             (None, Some(folder)) => folder.join(".wrun"),
-            (None, None) => scratch
-                .insert(tempfile::tempdir().expect("a temporary folder"))
-                .path()
-                .join("state"),
+            (None, None) => own("state"),
         };
         match &self.folder {
             Some(folder) if self.state.is_none() => command.current_dir(folder),

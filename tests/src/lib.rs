@@ -3,6 +3,7 @@
 //! Knows wrun from the outside only: its command line, its log, what it answers. The tests are in `tests/it`, a test
 //! target of the package `wrun`, because only there cargo tells where the binary is.
 
+pub mod checkout;
 pub mod components;
 pub mod faults;
 pub mod guests;
@@ -11,10 +12,13 @@ pub mod http2;
 pub mod launch;
 pub mod load;
 pub mod log;
+pub mod murder;
 pub mod outcome;
 pub mod process;
 pub mod response;
+pub mod sale;
 pub mod server;
+pub mod state;
 pub mod terminal;
 pub mod third_party;
 pub mod upstream;

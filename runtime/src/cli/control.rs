@@ -1,19 +1,25 @@
 //! `wrun ps`, `reload`, `scale` and `stop`: one request to a running server, and its answer for people or as JSON.
 
+use super::print::print_as;
+use super::table::{bytes, seconds, table};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use crate::ipc::{Channel, ControlReply, ControlRequest, Processes, WorkerStatus};
+use crate::ipc::{Channel, ControlReply, ControlRequest, Processes, StateStatus, WorkerStatus};
 use crate::state_folder;
 use serde::Serialize;
-use std::io::{self, Write as _};
 use std::path::Path;
-use std::time::Duration;
+
+/// What `wrun reload --json` prints.
+#[derive(Serialize)]
+struct Reloaded {
+    /// The generation that serves now.
+    generation: u64,
+}
 
 /// `wrun ps`.
 pub(super) fn ps(state: &Path, json: bool) -> Result<ExitCode, Failure> {
     match ask(&state_folder::connect(state)?, &ControlRequest::Ps)? {
-        ControlReply::Processes(processes) if json => print_json(&processes),
-        ControlReply::Processes(processes) => print(&table(&processes)),
+        ControlReply::Processes(processes) => print_as(json, &processes, overview),
         reply => Err(unexpected(&reply)),
     }
 }
@@ -21,11 +27,11 @@ pub(super) fn ps(state: &Path, json: bool) -> Result<ExitCode, Failure> {
 /// `wrun reload`.
 pub(super) fn reload(state: &Path, json: bool) -> Result<ExitCode, Failure> {
     match ask(&state_folder::connect(state)?, &ControlRequest::Reload)? {
-        ControlReply::Reloaded { generation } if json => {
-            print_json(&serde_json::json!({ "generation": generation }))
-        }
         ControlReply::Reloaded { generation } => {
-            print(&format!("generation {generation} serves\n"))
+            let reloaded = Reloaded { generation };
+            print_as(json, &reloaded, |_| {
+                format!("generation {generation} serves\n")
+            })
         }
         reply => Err(unexpected(&reply)),
     }
@@ -76,53 +82,36 @@ fn unexpected(reply: &ControlReply) -> Failure {
     .hint("is it another version of wrun?")
 }
 
-fn print_json(value: &impl Serialize) -> Result<ExitCode, Failure> {
-    let text = serde_json::to_string_pretty(value)
-        .or_fail(ExitCode::Internal, || "cannot write JSON".to_owned())?;
-    print(&format!("{text}\n"))
-}
-
-fn print(text: &str) -> Result<ExitCode, Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // `wrun ps | head` has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
-            ExitCode::System,
-            format!("cannot write to stdout: {error}"),
-        )),
-        _ => Ok(ExitCode::Ok),
-    }
-}
-
 /// Formats the processes for people.
-fn table(processes: &Processes) -> String {
+fn overview(processes: &Processes) -> String {
     let supervisor = &processes.supervisor;
     let mut text = format!(
-        "{} serves {} at {}\nsupervisor {}, {}, generation {}, up {}\n\n",
+        "{} serves {} at {}\nsupervisor {}, {}, generation {}, up {}\n",
         format_args!("wrun {}", supervisor.version),
         supervisor.path,
         supervisor.urls.join(" "),
         supervisor.pid,
         supervisor.state,
         supervisor.generation,
-        uptime(supervisor.uptime_s),
+        seconds(supervisor.uptime_s),
     );
+    text.extend(processes.state.as_ref().map(state_line));
     let header = "SLOT PID GENERATION STATE REQUESTS IN-FLIGHT CONNECTIONS RESTARTS MEMORY UPTIME";
-    let mut rows: Vec<Vec<String>> = vec![header.split(' ').map(str::to_owned).collect()];
-    rows.extend(processes.workers.iter().map(row));
-    let columns = rows[0].len();
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
-        .collect();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
+    let header: Vec<&str> = header.split(' ').collect();
+    text.push('\n');
+    text.push_str(&table(&header, processes.workers.iter().map(row)));
     text
+}
+
+fn state_line(state: &StateStatus) -> String {
+    let pid = state.pid.map(|pid| format!(" {pid}")).unwrap_or_default();
+    format!(
+        "state process{pid}, {}, restarts {}, memory {}, up {}\n",
+        state.state,
+        state.restarts,
+        bytes(state.rss_bytes),
+        seconds(state.uptime_s),
+    )
 }
 
 fn row(worker: &WorkerStatus) -> Vec<String> {
@@ -135,13 +124,9 @@ fn row(worker: &WorkerStatus) -> Vec<String> {
         worker.in_flight.to_string(),
         worker.connections.to_string(),
         worker.restarts.to_string(),
-        bytesize::ByteSize(worker.rss_bytes).to_string(),
-        uptime(worker.uptime_s),
+        bytes(worker.rss_bytes),
+        seconds(worker.uptime_s),
     ]
-}
-
-fn uptime(seconds: u64) -> String {
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
 #[cfg(test)]
@@ -150,7 +135,7 @@ mod tests {
     use crate::ipc::SupervisorStatus;
 
     #[test]
-    fn table_has_a_line_for_every_worker_with_its_columns_aligned() {
+    fn overview_has_a_line_for_every_process_with_its_columns_aligned() {
         let supervisor = SupervisorStatus {
             pid: 7,
             version: "1.2.3".into(),
@@ -173,8 +158,16 @@ mod tests {
             rss_bytes: 3 << 20,
             uptime_s: 60,
         };
-        let text = table(&Processes {
+        let state = StateStatus {
+            pid: Some(8),
+            state: "ready".into(),
+            restarts: 1,
+            rss_bytes: 5 << 20,
+            uptime_s: 3,
+        };
+        let text = overview(&Processes {
             supervisor,
+            state: Some(state),
             workers: vec![worker],
         });
         let lines: Vec<&str> = text.lines().collect();
@@ -184,10 +177,14 @@ mod tests {
         );
         assert_eq!(lines[1], "supervisor 7, serving, generation 2, up 1m 1s");
         assert_eq!(
-            lines[3].find("REQUESTS"),
-            lines[4].find("12345678901"),
+            lines[2],
+            "state process 8, ready, restarts 1, memory 5.0 MiB, up 3s"
+        );
+        assert_eq!(
+            lines[4].find("REQUESTS"),
+            lines[5].find("12345678901"),
             "{text}"
         );
-        assert_eq!(lines[3].find("MEMORY"), lines[4].find("3.0 MiB"), "{text}");
+        assert_eq!(lines[4].find("MEMORY"), lines[5].find("3.0 MiB"), "{text}");
     }
 }

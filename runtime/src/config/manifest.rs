@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are errors: a misspelt limit that is silently ignored is no limit.
 
+use super::shared::{ConsumerKeys, DatabaseKeys, LockSpace, QueueKeys, SharedKeys};
 use super::{Grant, LimitArgs, Size, Span, Workers};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -24,6 +25,14 @@ pub struct Manifest {
     pub outbound: Outbound,
     /// `[limits]`: what a request may use.
     pub limits: LimitArgs,
+    /// `[locks]`: spaces of locks that guests may take.
+    locks: BTreeMap<String, LockSpace>,
+    /// `[databases]`: what guests may keep.
+    databases: BTreeMap<String, DatabaseKeys>,
+    /// `[queues]`: where guests may send messages.
+    queues: BTreeMap<String, QueueKeys>,
+    /// `[consumers]`: the queues whose messages the component handles.
+    consumers: BTreeMap<String, ConsumerKeys>,
 }
 
 /// `[serve]`.
@@ -68,7 +77,17 @@ impl Manifest {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, Failure> {
+    /// Takes out what it says of shared state.
+    pub fn shared(&mut self) -> SharedKeys {
+        SharedKeys {
+            locks: std::mem::take(&mut self.locks),
+            databases: std::mem::take(&mut self.databases),
+            queues: std::mem::take(&mut self.queues),
+            consumers: std::mem::take(&mut self.consumers),
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
         toml::from_str(text).map_err(|error: toml::de::Error| {
             let line = error
                 .span()
@@ -85,10 +104,11 @@ impl Manifest {
     }
 }
 
-/// Returns the nearest known key for serde's "unknown field `x`, expected one of `a`, `b`".
+/// Returns the nearest known key for serde's "unknown field `x`, expected one of `a`, `b`", or the nearest known word.
 fn suggestion(message: &str) -> Option<String> {
     let mut quoted = message
-        .strip_prefix("unknown field")?
+        .strip_prefix("unknown field")
+        .or_else(|| message.strip_prefix("unknown variant"))?
         .split('`')
         .skip(1)
         .step_by(2);
@@ -120,6 +140,33 @@ mod tests {
     fn unknown_limit_is_an_error() {
         let failure = Manifest::parse("[limits]\nmemroy = \"1MiB\"\n").unwrap_err();
         assert_eq!(failure.hint.as_deref(), Some("did you mean `memory`?"));
+    }
+
+    #[test]
+    fn unknown_key_of_shared_state_is_an_error_that_names_the_nearest() {
+        for (toml, hint) in [
+            (
+                "[databases.a]\nmigration = \"sql\"\n",
+                "did you mean `migrations`?",
+            ),
+            (
+                "[databases.a]\ndurability = \"relax\"\n",
+                "did you mean `relaxed`?",
+            ),
+            (
+                "[queues.a]\nmax-atempts = 3\n",
+                "did you mean `max-attempts`?",
+            ),
+            ("[consumers.a]\nbatches = 3\n", "did you mean `batch`?"),
+            ("[queue.a]\n", "did you mean `queues`?"),
+            (
+                "[locks.a]\nttl = 3\n",
+                "the keys are described in docs/manifest.md",
+            ),
+        ] {
+            let failure = Manifest::parse(toml).unwrap_err();
+            assert_eq!(failure.hint.as_deref(), Some(hint), "{failure}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// The last bytes of every file.
-const MAGIC: &[u8; 8] = b"wruncwa1";
+const MAGIC: &[u8; 8] = b"wruncwa2";
 
 /// Length of the description, signature and magic.
 const FOOTER: usize = 4 + SIGNATURE_LEN + MAGIC.len();
@@ -142,7 +142,8 @@ mod tests {
 
     fn description() -> Description {
         let profile = Profile {
-            kind: Kind::IncomingHandler,
+            kind: Some(Kind::IncomingHandler),
+            consumer: false,
             concurrency: false,
         };
         Description {

@@ -7,7 +7,7 @@ use super::artifact::{self, Description};
 use super::inspect::inspect;
 use super::key::Key;
 use super::linker;
-use super::profile::{Kind, Profile};
+use super::profile::Profile;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use std::path::Path;
@@ -46,7 +46,7 @@ pub(crate) fn compile(wasm: &[u8]) -> Result<Compiled, Failure> {
         .hint("build it again")
     })?;
     let description = describe(&component, outside.profile)?;
-    link(&linker, &component, outside.profile.kind)?;
+    link(&linker, &component, outside.profile)?;
     let image = component.serialize().or_fail(ExitCode::Internal, || {
         "cannot serialise the compiled code".to_owned()
     })?;
@@ -85,20 +85,20 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(missing)
 }
 
-/// Checks the types of everything that the component imports, and of the handler that it exports.
+/// Checks the types of everything that the component imports, and of the handlers that it exports.
 pub(crate) fn link(
     linker: &wasmtime::component::Linker<super::store::GuestState>,
     component: &Component,
-    kind: Kind,
+    profile: Profile,
 ) -> Result<(), Failure> {
-    super::handler::pre(linker, component, kind)
+    super::handler::pre(linker, component, profile)
         .map(drop)
         .map_err(|error| {
             Failure::new(
                 ExitCode::BadComponent,
                 format!("the component does not fit: {error:#}"),
             )
-            .hint("build it against released versions of WASI 0.2 or 0.3")
+            .hint("build it against released versions of WASI 0.2 or 0.3, and of wrun's own interfaces")
         })
 }
 

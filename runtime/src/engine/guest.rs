@@ -3,6 +3,7 @@
 //! Nothing is spawned: dropping the guest drops the instance, and with it all that it held.
 
 use super::store::{CpuMeter, GuestState};
+use crate::host::batch::Batch;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use std::fmt;
@@ -28,7 +29,7 @@ pub enum Stopped {
     Truncated,
     /// It answered with an error code.
     Refused(HttpError),
-    /// Its answer is not valid HTTP.
+    /// Its answer is not valid HTTP, or no answer to what it was asked.
     Invalid(String),
     /// It used up its CPU time.
     OutOfCpu,
@@ -38,6 +39,8 @@ pub enum Stopped {
     TooLarge,
     /// It could not be instantiated.
     NotStarted(wasmtime::Error),
+    /// The component does not export what would be called.
+    NoHandler,
 }
 
 impl fmt::Display for Stopped {
@@ -54,6 +57,7 @@ impl fmt::Display for Stopped {
             Self::OutOfTime => f.write_str("guest used up its time"),
             Self::TooLarge => f.write_str("guest passed the limit on response bodies"),
             Self::NotStarted(error) => write!(f, "guest could not be started: {error:#}"),
+            Self::NoHandler => f.write_str("the component has no handler for this"),
         }
     }
 }
@@ -67,6 +71,7 @@ impl Stopped {
             Self::OutOfCpu | Self::OutOfTime => StatusCode::GATEWAY_TIMEOUT,
             Self::Invalid(_) | Self::Truncated | Self::TooLarge => StatusCode::BAD_GATEWAY,
             Self::Refused(error) => status_of(error),
+            Self::NoHandler => StatusCode::NOT_FOUND,
             Self::NotStarted(_) | Self::Trapped(_) | Self::Exited(_) | Self::Silent => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -110,12 +115,34 @@ impl Slot {
     }
 }
 
+/// When a guest is stopped.
+pub(super) enum Deadline {
+    /// At this time.
+    At(Instant),
+    /// When the time of its deliveries is over, which it can extend.
+    OfBatch(Arc<Batch>),
+}
+
+impl Deadline {
+    /// Returns the deadline of a guest that starts now and has this much time.
+    pub(super) fn after(time: Duration) -> Self {
+        Self::At(Instant::now() + time)
+    }
+
+    fn at(&self) -> Instant {
+        match self {
+            Self::At(at) => *at,
+            Self::OfBatch(batch) => batch.deadline(),
+        }
+    }
+}
+
 /// A guest that may still run.
 pub(super) struct Guest {
     run: Pin<Box<dyn Future<Output = Finished> + Send>>,
     slot: Slot,
     cpu: Arc<CpuMeter>,
-    deadline: Instant,
+    deadline: Deadline,
     // Made at the first wait: most guests answer without one.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -125,13 +152,13 @@ impl Guest {
         run: Pin<Box<dyn Future<Output = Finished> + Send>>,
         slot: Slot,
         cpu: Arc<CpuMeter>,
-        timeout: Duration,
+        deadline: Deadline,
     ) -> Self {
         Self {
             run,
             slot,
             cpu,
-            deadline: Instant::now() + timeout,
+            deadline,
             timer: None,
         }
     }
@@ -150,9 +177,13 @@ impl Guest {
                 Err(error) => Err(stopped(error, &self.cpu)),
             });
         }
+        let deadline = self.deadline.at();
         let timer = self
             .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
         timer.as_mut().poll(cx).map(|()| Err(Stopped::OutOfTime))
     }
 
@@ -179,9 +210,14 @@ impl Guest {
         Ok((head, rest))
     }
 
+    /// Runs the guest to its end.
+    pub(super) async fn end(mut self) -> Result<Store<GuestState>, Stopped> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
     /// Runs the guest to its end: work after the answer is its own business, within its limits.
-    pub(super) async fn finish(mut self) {
-        if let Err(stopped) = std::future::poll_fn(|cx| self.poll(cx)).await {
+    pub(super) async fn finish(self) {
+        if let Err(stopped) = self.end().await {
             tracing::debug!(%stopped, "guest stopped after its response");
         }
     }

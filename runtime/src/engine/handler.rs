@@ -1,25 +1,34 @@
 //! The component as a worker holds it: loaded once, instantiated for each request.
 
-use super::artifact::{self, Description};
+use super::artifact;
 use super::body::{GuestBody, ResponseBody, Watched};
-use super::guest::{Finished, Guest, Slot, Stopped};
+use super::consumer::consumer;
+use super::guest::{Deadline, Finished, Guest, Slot, Stopped};
 use super::key::Key;
 use super::linker;
+use super::pool::pool;
 use super::prepare::CACHE_KEY;
-use super::profile::Kind;
+use super::profile::{Kind, Profile};
 use super::store::{CpuMeter, GuestState, MemoryLimit, limit};
 use super::ticks;
 use crate::config::{Config, Limits};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::host::batch::Batch;
+use crate::host::bindings::WorkerPre;
 use crate::host::http::{Egress, Outbound};
 use crate::host::log::GuestLog;
+use crate::host::queue::{handed_over, settled};
+use crate::host::shared::{Share, Shared};
+use crate::state::client::Client;
+use crate::state::queue::{Delivery, Outcome};
 use http::{Method, Request, Response, StatusCode};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use wasmtime::component::{Component, Linker};
-use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+use tokio::sync::oneshot;
+use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -34,36 +43,58 @@ pub type RequestBody = WasiBody;
 pub type BodyError = wasmtime_wasi_http::Error;
 
 /// The component, ready to be instantiated.
-pub(super) enum Pre {
+pub(super) struct Pre {
+    instance: InstancePre<GuestState>,
+    handler: Option<HandlerPre>,
+    consumer: Option<WorkerPre<GuestState>>,
+}
+
+/// The component, ready to handle requests.
+enum HandlerPre {
     IncomingHandler(ProxyPre<GuestState>),
     Service(ServicePre<GuestState>),
 }
 
-/// Checks that `component` fits `linker` and exports the handler that it is said to.
+/// Checks that `component` fits `linker` and exports the handlers that it is said to.
 pub(super) fn pre(
     linker: &Linker<GuestState>,
     component: &Component,
-    kind: Kind,
+    profile: Profile,
 ) -> wasmtime::Result<Pre> {
-    let pre = linker.instantiate_pre(component)?;
-    Ok(match kind {
-        Kind::IncomingHandler => Pre::IncomingHandler(ProxyPre::new(pre)?),
-        Kind::Service => Pre::Service(ServicePre::new(pre)?),
+    let instance = linker.instantiate_pre(component)?;
+    let handler = match profile.kind {
+        Some(Kind::IncomingHandler) => Some(HandlerPre::IncomingHandler(ProxyPre::new(
+            instance.clone(),
+        )?)),
+        Some(Kind::Service) => Some(HandlerPre::Service(ServicePre::new(instance.clone())?)),
+        None => None,
+    };
+    let consumer = if profile.consumer {
+        Some(WorkerPre::new(instance.clone())?)
+    } else {
+        None
+    };
+    Ok(Pre {
+        instance,
+        handler,
+        consumer,
     })
 }
 
-/// A component that handles requests. One per worker.
+/// A component that handles requests, messages or both. One per worker.
 pub struct Handler {
     engine: Engine,
     pre: Pre,
     limits: Limits,
     env: Vec<(String, String)>,
     outbound: Arc<Outbound>,
+    /// `None` if the manifest grants nothing that guests share.
+    shared: Option<Arc<Shared>>,
 }
 
 impl Handler {
-    /// Loads the compiled code that the compile child left at `code`.
-    pub fn load(code: &Path, config: &Config) -> Result<Self, Failure> {
+    /// Loads the compiled code that the compile child left at `code`. What guests share they reach over `client`.
+    pub fn load(code: &Path, config: &Config, client: Option<Client>) -> Result<Self, Failure> {
         let refuse = |why: &dyn std::fmt::Display| {
             Failure::new(
                 ExitCode::BadComponent,
@@ -75,7 +106,7 @@ impl Handler {
         let (signed, description) =
             artifact::open(code, &key).map_err(|refusal| refuse(&refusal))?;
         let mut settings = description.profile.config();
-        settings.allocation_strategy(pool(&description, &config.limits));
+        settings.allocation_strategy(pool(&description, config));
         let engine = Engine::new(&settings).map_err(|error| {
             Failure::new(
                 ExitCode::System,
@@ -89,8 +120,7 @@ impl Handler {
             .map_err(|error| refuse(&error))?;
         let linker =
             linker::linker(&engine, description.profile).map_err(|error| refuse(&error))?;
-        let pre =
-            pre(&linker, &component, description.profile.kind).map_err(|error| refuse(&error))?;
+        let pre = pre(&linker, &component, description.profile).map_err(|error| refuse(&error))?;
         ticks::start(&engine).map_err(|error| refuse(&format!("{error:#}")))?;
         Ok(Self {
             engine,
@@ -98,6 +128,7 @@ impl Handler {
             limits: config.limits.clone(),
             env: config.env.clone().into_iter().collect(),
             outbound: Arc::new(Outbound::new(config.outbound.clone())),
+            shared: client.map(|client| Arc::new(Shared::new(config.shared.clone(), client))),
         })
     }
 
@@ -107,15 +138,11 @@ impl Handler {
         let mut store = self.store(
             &Arc::from("start"),
             Arc::new(CpuMeter::new(self.limits.cpu)),
+            None,
         );
-        let made = tokio::time::timeout(self.limits.timeout, async {
-            match &self.pre {
-                Pre::IncomingHandler(pre) => pre.instantiate_async(&mut store).await.map(drop),
-                Pre::Service(pre) => pre.instantiate_async(&mut store).await.map(drop),
-            }
-        });
-        match made.await {
-            Ok(Ok(())) => Ok(()),
+        let made = self.pre.instance.instantiate_async(&mut store);
+        match tokio::time::timeout(self.limits.timeout, made).await {
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Failure::new(
                 ExitCode::BadComponent,
                 format!("the component cannot be instantiated: {error:#}"),
@@ -137,21 +164,24 @@ impl Handler {
         id: &Arc<str>,
         hold: impl Send + 'static,
     ) -> Result<Response<ResponseBody>, Stopped> {
+        let Some(handler) = &self.pre.handler else {
+            return Err(Stopped::NoHandler);
+        };
         let bodiless = *request.method() == Method::HEAD;
         let cpu = Arc::new(CpuMeter::new(self.limits.cpu));
         let slot = Slot::default();
-        let store = self.store(id, cpu.clone());
-        let run: Pin<Box<dyn Future<Output = Finished> + Send>> = match &self.pre {
-            Pre::IncomingHandler(pre) => {
+        let store = self.store(id, cpu.clone(), None);
+        let run: Pin<Box<dyn Future<Output = Finished> + Send>> = match handler {
+            HandlerPre::IncomingHandler(pre) => {
                 let run = incoming_handler(pre.clone(), store, request, slot.clone());
                 Box::pin(holding(run, hold))
             }
-            Pre::Service(pre) => {
+            HandlerPre::Service(pre) => {
                 let run = service(pre.clone(), store, request, slot.clone());
                 Box::pin(holding(run, hold))
             }
         };
-        let guest = Guest::new(run, slot, cpu, self.limits.timeout);
+        let guest = Guest::new(run, slot, cpu, Deadline::after(self.limits.timeout));
         let (response, rest) = guest.head().await?;
         let (head, body) = response.into_parts();
         if head.status.is_informational() {
@@ -173,8 +203,43 @@ impl Handler {
         Ok(Response::from_parts(head, ResponseBody::of(body).await?))
     }
 
-    /// Returns a store for one request: nothing in it is from another.
-    fn store(&self, id: &Arc<str>, cpu: Arc<CpuMeter>) -> Store<GuestState> {
+    /// Handles messages of one queue in an instance of its own, and returns an outcome for each. Takes from `deliveries`
+    /// what only the guest needs.
+    pub async fn consume(
+        &self,
+        queue: &str,
+        deliveries: &mut [Delivery],
+        id: &Arc<str>,
+    ) -> Result<Vec<Outcome>, Stopped> {
+        let Some(pre) = &self.pre.consumer else {
+            return Err(Stopped::NoHandler);
+        };
+        let batch = Arc::new(Batch::new(queue, deliveries));
+        let cpu = Arc::new(CpuMeter::new(self.limits.cpu));
+        let store = self.store(id, cpu.clone(), Some(batch.clone()));
+        let given = deliveries.iter_mut().map(handed_over).collect();
+        let (sender, mut outcomes) = oneshot::channel();
+        let run = Box::pin(consumer(pre.clone(), store, given, sender));
+        let guest = Guest::new(run, Slot::default(), cpu, Deadline::OfBatch(batch));
+        guest.end().await?;
+        let outcomes = outcomes.try_recv().map_err(|_| Stopped::Silent)?;
+        if outcomes.len() != deliveries.len() {
+            return Err(Stopped::Invalid(format!(
+                "{} outcomes for {} messages",
+                outcomes.len(),
+                deliveries.len()
+            )));
+        }
+        Ok(outcomes.into_iter().map(settled).collect())
+    }
+
+    /// Returns a store for one instance: nothing in it is from another.
+    fn store(
+        &self,
+        id: &Arc<str>,
+        cpu: Arc<CpuMeter>,
+        batch: Option<Arc<Batch>>,
+    ) -> Store<GuestState> {
         let log = GuestLog::new(id.clone(), self.limits.log);
         let mut wasi = WasiCtxBuilder::new();
         wasi.stdout(log.stdout())
@@ -188,6 +253,7 @@ impl Handler {
             http,
             table: wasmtime::component::ResourceTable::new(),
             egress: Egress::new(self.outbound.clone(), self.limits.outbound_requests),
+            share: Share::new(self.shared.clone(), batch),
             memory: MemoryLimit::new(usize::try_from(self.limits.memory).unwrap_or(usize::MAX)),
             cpu,
         };
@@ -282,29 +348,3 @@ async fn service(
     .await;
     (store, result)
 }
-
-/// Returns the allocator of instances: every slot that requests in flight can need is there from the start.
-fn pool(description: &Description, limits: &Limits) -> InstanceAllocationStrategy {
-    let mut pool = PoolingAllocationConfig::new();
-    // A guest that goes on after its answer still holds its slot; and each request may need a second stack in 0.3.
-    let slots = limits.in_flight.saturating_mul(2);
-    let each = |count: u32| slots.saturating_mul(count.max(1));
-    pool.total_component_instances(slots)
-        .total_core_instances(each(description.core_instances))
-        .total_memories(each(description.memories))
-        .total_tables(each(description.tables))
-        .total_stacks(each(2))
-        .max_memories_per_component(description.memories.max(1))
-        .max_tables_per_component(description.tables.max(1))
-        .max_memories_per_module(description.memories.max(1))
-        .max_tables_per_module(description.tables.max(1))
-        .max_memory_size(usize::try_from(limits.memory).unwrap_or(usize::MAX))
-        // Tables are a few KiB: clearing them in place is cheaper than giving their pages back to the kernel.
-        .table_keep_resident(TABLE_KEEP_RESIDENT)
-        // Off: on wasmtime 48.0 it can leave bytes of the last guest in place when pages are swapped out or moved.
-        .pagemap_scan(wasmtime::Enabled::No);
-    InstanceAllocationStrategy::Pooling(pool)
-}
-
-/// Bytes of a table that are cleared in place.
-const TABLE_KEEP_RESIDENT: usize = 64 << 10;

@@ -17,10 +17,16 @@ pub(crate) struct Outside {
 
 const INCOMING_HANDLER: &str = "wasi:http/incoming-handler@0.2.";
 const HANDLER: &str = "wasi:http/handler@0.3.";
+const CONSUMER: &str = "wrun:queue/consumer@0.1.";
 
 /// Reads the names that `wasm` imports and exports, and refuses what wrun cannot serve.
 pub(crate) fn inspect(wasm: &[u8]) -> Result<Outside, Failure> {
     let (imports, exports) = names(wasm)?;
+    let profile = profile(&imports, &exports)?;
+    Ok(Outside { profile, imports })
+}
+
+fn profile(imports: &[String], exports: &[String]) -> Result<Profile, Failure> {
     let exported = |prefix: &str| exports.iter().any(|name| name.starts_with(prefix));
     let imported = |prefix: &str| imports.iter().any(|name| name.starts_with(prefix));
     if imported(HANDLER) || imported(INCOMING_HANDLER) {
@@ -29,32 +35,34 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Outside, Failure> {
         )
         .hint("compose it with a handler first, for example with `wac plug`"));
     }
+    let consumer = exported(CONSUMER);
     let kind = match (exported(HANDLER), exported(INCOMING_HANDLER)) {
-        (true, false) => Kind::Service,
-        (false, true) => Kind::IncomingHandler,
+        (true, false) => Some(Kind::Service),
+        (false, true) => Some(Kind::IncomingHandler),
         (true, true) => {
             return Err(refuse(format!(
                 "the component exports two handlers: {}",
-                list(&exports)
+                list(exports)
             ))
             .hint("export either wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3"));
         }
+        (false, false) if consumer => None,
         (false, false) => {
             let exports = if exports.is_empty() {
                 "nothing".to_owned()
             } else {
-                list(&exports)
+                list(exports)
             };
             return Err(refuse(format!(
                 "the component has no handler: it exports {exports}"
             ))
-            .hint("export wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3"));
+            .hint("export wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 or wrun:queue/consumer@0.1.0"));
         }
     };
-    let concurrency = kind == Kind::Service || imports.iter().any(|name| is_wasi_0_3(name));
-    Ok(Outside {
-        profile: Profile { kind, concurrency },
-        imports,
+    Ok(Profile {
+        kind,
+        consumer,
+        concurrency: kind == Some(Kind::Service) || imports.iter().any(|name| is_wasi_0_3(name)),
     })
 }
 
@@ -134,6 +142,25 @@ mod tests {
     fn truncated_component_is_broken() {
         let failure = inspect(b"\0asm\x0d\0\x01\0\x07\xff\x01").unwrap_err();
         assert!(failure.message.contains("broken"), "{failure}");
+    }
+
+    #[test]
+    fn component_may_handle_requests_or_messages_or_both() {
+        let profile = |exports: &[&str]| {
+            let exports: Vec<_> = exports.iter().map(|name| (*name).to_owned()).collect();
+            let profile = profile(&[], &exports).unwrap();
+            (profile.kind, profile.consumer)
+        };
+        let (handler, consumer) = (
+            "wasi:http/incoming-handler@0.2.3",
+            "wrun:queue/consumer@0.1.0",
+        );
+        assert_eq!(profile(&[handler]), (Some(Kind::IncomingHandler), false));
+        assert_eq!(profile(&[consumer]), (None, true));
+        assert_eq!(
+            profile(&[consumer, handler]),
+            (Some(Kind::IncomingHandler), true)
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a guest can import: all of `wasi:cli` 0.2 and 0.3 with nothing granted, and `wasi:http`.
+//! What a guest can import: all of `wasi:cli` 0.2 and 0.3 with nothing granted, `wasi:http`, and what guests share.
 //!
 //! Real guests import the whole of `wasi:cli` for a hello world, so all of it is there: with no folders, no sockets and
 //! no environment but the one that was configured.
@@ -7,6 +7,8 @@ use super::profile::Profile;
 use super::store::GuestState;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::host::bindings;
+use crate::host::shared::HasShare;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -15,6 +17,7 @@ pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Link
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    bindings::Worker::add_to_linker::<_, HasShare>(&mut linker, GuestState::share)?;
     if profile.concurrency {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
@@ -44,19 +47,21 @@ pub(crate) fn check_imports(
         .hint("compose it with components that export them, for example with `wac plug`"))
 }
 
-/// The releases of WASI that wasmtime links; a guest of the same track, such as 0.2.3, gets these.
-const RELEASES: [(&str, &str); 2] = [("0.2.", "0.2.12"), ("0.3.", "0.3.0")];
+/// The releases that are linked, of wrun's own interfaces and of WASI; a guest of the same track, such as 0.2.3, gets
+/// these.
+const RELEASES: [(&str, &str); 3] = [("0.1.", "0.1.0"), ("0.2.", "0.2.12"), ("0.3.", "0.3.0")];
 
 /// Tells whether `linker` has an instance called `name`. It cannot be asked that, but it refuses to define a name twice.
 fn provides(linker: &mut Linker<GuestState>, name: &str) -> bool {
-    let mut is_taken = |name: &str| linker.root().func_wrap(name, |_, ()| Ok(())).is_err();
     let linked = name.rsplit_once('@').and_then(|(interface, version)| {
         let (_, release) = RELEASES
             .iter()
             .find(|(track, _)| version.starts_with(track) && !version.contains('-'))?;
         Some(format!("{interface}@{release}"))
     });
-    linked.is_some_and(|name| is_taken(&name)) || is_taken(name)
+    // Asked once: after that the name is taken, whatever it was before.
+    let linked = linked.as_deref().unwrap_or(name);
+    linker.root().func_wrap(linked, |_, ()| Ok(())).is_err()
 }
 
 #[cfg(test)]
@@ -66,7 +71,8 @@ mod tests {
 
     fn unknown(concurrency: bool, imports: &[&str]) -> Option<String> {
         let profile = Profile {
-            kind: Kind::IncomingHandler,
+            kind: Some(Kind::IncomingHandler),
+            consumer: false,
             concurrency,
         };
         let engine = Engine::new(&profile.config()).unwrap();
@@ -91,16 +97,30 @@ mod tests {
     }
 
     #[test]
+    fn what_guests_share_is_provided_with_and_without_concurrency() {
+        let imports = [
+            "wrun:lock/lock@0.1.0",
+            "wrun:db/db@0.1.0",
+            "wrun:queue/queue@0.1.0",
+        ];
+        assert_eq!(unknown(false, &imports), None);
+        assert_eq!(unknown(true, &imports), None);
+        assert!(unknown(true, &["wrun:lock/lock@0.2.0"]).is_some());
+    }
+
+    #[test]
     fn everything_that_is_missing_is_named() {
         let imports = [
             "wasi:cli/environment@0.2.6",
             "acme:a/b@1.0.0",
+            "acme:c/d@0.1.0",
+            "acme:e/f@0.2.12",
             "wasi:http/types@0.3.0-rc-1",
             "plain",
         ];
         let message = unknown(false, &imports).unwrap();
         assert!(
-            message.ends_with(": acme:a/b@1.0.0, wasi:http/types@0.3.0-rc-1, plain"),
+            message.ends_with(": acme:a/b@1.0.0, acme:c/d@0.1.0, acme:e/f@0.2.12, wasi:http/types@0.3.0-rc-1, plain"),
             "{message}"
         );
     }

@@ -6,8 +6,8 @@ use super::artifact::{self, Description, Refusal};
 use super::compile::{self, Compiled};
 use super::key::Key;
 use super::linker;
-use super::profile::{Kind, Profile};
-use crate::config::{Config, Limits, ServeArgs, Source};
+use super::profile::Profile;
+use crate::config::{Config, Limits, ServeArgs, Shared, Source};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::{log, package};
@@ -29,6 +29,8 @@ pub struct Prepared {
     pub config: Config,
     /// Compiled code in the cache.
     pub code: PathBuf,
+    /// Whether the component handles requests. One that does not handles messages alone.
+    pub handles_http: bool,
 }
 
 /// Reads the settings again and leaves compiled code of the component in the folder `cache`.
@@ -62,7 +64,12 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
         }
     };
     check_fit(&description, &config.limits).map_err(shown)?;
-    Ok(Prepared { config, code })
+    check_consumers(description.profile, &config.shared).map_err(shown)?;
+    Ok(Prepared {
+        config,
+        code,
+        handles_http: description.profile.kind.is_some(),
+    })
 }
 
 /// Limits this process, so that a hostile component costs a failed start or reload and nothing else.
@@ -85,7 +92,8 @@ fn cache_name(bytes: &[u8]) -> Result<String, Failure> {
     hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
     for concurrency in [false, true] {
         let profile = Profile {
-            kind: Kind::IncomingHandler,
+            kind: None,
+            consumer: false,
             concurrency,
         };
         compile::engine(profile)?
@@ -116,7 +124,7 @@ fn open_compiled(file: &Path, key: Option<&Path>) -> Result<Compiled, Failure> {
     let component = signed.component(&engine).map_err(|error| refuse(&error))?;
     let linker = linker::linker(&engine, description.profile)
         .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
-    compile::link(&linker, &component, description.profile.kind)?;
+    compile::link(&linker, &component, description.profile)?;
     let image = component.serialize().or_fail(ExitCode::Internal, || {
         "cannot copy the compiled code".to_owned()
     })?;
@@ -134,6 +142,31 @@ fn check_fit(description: &Description, limits: &Limits) -> Result<(), Failure> 
     );
     Err(Failure::new(ExitCode::BadComponent, message)
         .hint("raise --memory or `memory` in [limits]"))
+}
+
+/// Refuses messages without a component that handles them, and a component that has nothing to handle.
+fn check_consumers(profile: Profile, shared: &Shared) -> Result<(), Failure> {
+    match (profile.consumer, shared.consumers.keys().next()) {
+        (false, Some(queue)) => {
+            let message = format!(
+                "the component handles no messages, but [consumers.{queue}] has some for it"
+            );
+            Err(Failure::new(ExitCode::BadComponent, message)
+                .hint("export wrun:queue/consumer@0.1.0, or remove the section from wrun.toml"))
+        }
+        (true, None) if profile.kind.is_none() => Err(Failure::new(
+            ExitCode::BadComponent,
+            "the component handles messages alone, and there is no queue for it",
+        )
+        .hint("name one with [consumers.QUEUE] in wrun.toml")),
+        (true, None) => {
+            log::say(
+                "wrun: the component handles messages, but no [consumers.QUEUE] in wrun.toml names a queue",
+            );
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes `bytes` to `path` so that it is there whole or not at all, and never changes again: workers map it.
@@ -163,5 +196,47 @@ impl Hasher for Sha256Hasher {
 
     fn finish(&self) -> u64 {
         unreachable!("only the full hash is asked for")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::Kind;
+    use super::*;
+    use crate::config::shared::Consumer;
+
+    /// Checks a component that handles what is said against a manifest that names a queue or not.
+    fn check(requests: bool, messages: bool, queue: bool) -> Option<String> {
+        let profile = Profile {
+            kind: requests.then_some(Kind::IncomingHandler),
+            consumer: messages,
+            concurrency: false,
+        };
+        let mut shared = Shared::default();
+        if queue {
+            let consumer = Consumer {
+                batch: 1,
+                concurrency: 1,
+            };
+            shared.consumers.insert("orders".to_owned(), consumer);
+        }
+        check_consumers(profile, &shared)
+            .err()
+            .map(|failure| failure.message)
+    }
+
+    #[test]
+    fn messages_need_a_component_that_handles_them() {
+        let message = check(true, false, true).unwrap();
+        assert!(message.contains("[consumers.orders]"), "{message}");
+        assert_eq!(check(true, true, true), None);
+        assert_eq!(check(false, true, true), None);
+    }
+
+    #[test]
+    fn component_that_handles_messages_alone_needs_a_queue() {
+        assert!(check(false, true, false).is_some());
+        assert_eq!(check(true, true, false), None);
+        assert_eq!(check(true, false, false), None);
     }
 }

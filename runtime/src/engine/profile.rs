@@ -15,8 +15,10 @@ pub(crate) enum Kind {
 /// What of a component decides how it is compiled and run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Profile {
-    /// The handler that it exports.
-    pub(crate) kind: Kind,
+    /// The handler that it exports; `None` if it handles no requests.
+    pub(crate) kind: Option<Kind>,
+    /// Whether it exports `wrun:queue/consumer`: it handles messages.
+    pub(crate) consumer: bool,
     /// Whether it needs the component model's concurrency: any 0.3 interface does. Where it is not needed it is off,
     /// because with it each call of a guest goes through a task of its own.
     pub(crate) concurrency: bool,

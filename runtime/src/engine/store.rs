@@ -2,6 +2,7 @@
 
 use super::ticks;
 use crate::host::http::Egress;
+use crate::host::shared::{Share, ShareView};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,8 +17,19 @@ pub(crate) struct GuestState {
     pub(crate) http: WasiHttpCtx,
     pub(crate) table: ResourceTable,
     pub(crate) egress: Egress,
+    pub(crate) share: Share,
     pub(crate) memory: MemoryLimit,
     pub(crate) cpu: Arc<CpuMeter>,
+}
+
+impl GuestState {
+    /// Returns what `wrun:lock`, `wrun:db` and `wrun:queue` work on.
+    pub(crate) fn share(&mut self) -> ShareView<'_> {
+        ShareView {
+            share: &mut self.share,
+            table: &mut self.table,
+        }
+    }
 }
 
 impl WasiView for GuestState {

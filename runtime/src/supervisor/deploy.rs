@@ -63,6 +63,11 @@ impl Deployment {
         })
     }
 
+    /// Tells whether its workers need the state process.
+    pub(super) fn uses_state(&self) -> bool {
+        !self.prepared.config.shared.is_empty()
+    }
+
     /// Returns the core that the worker in `slot` runs on, `None` for any.
     pub(super) fn cpu(&self, slot: usize) -> Option<usize> {
         self.cpus.get(slot).copied()

@@ -1,4 +1,4 @@
-//! What the supervisor decides: which workers to start, drain and kill, and when.
+//! What the supervisor decides: which processes to start, drain and kill, and when.
 //!
 //! A state machine without processes, sockets or a clock: the loop tells it what happened ([`Policy::note`]), asks what
 //! to do ([`Policy::decide`]) and passes the time to both. Every rule about restarts, reloads, hangs and the end is
@@ -8,12 +8,14 @@ mod end;
 mod event;
 mod restart;
 mod rollout;
+mod state;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 mod worker;
 
 pub(super) use event::{Action, Event, Ticket};
+pub(super) use state::{StateAction, StateEvent};
 pub(super) use worker::{Place, Worker, WorkerId};
 
 use super::deploy::Deployment;
@@ -25,6 +27,7 @@ use crate::ipc::ControlReply;
 use nix::sys::signal::Signal;
 use restart::{Backoff, Storm};
 use rollout::Rollout;
+use state::StateProcess;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
@@ -68,6 +71,7 @@ pub(super) struct Policy {
     restarts: Vec<u64>,
     storm: Storm,
     recycling: Option<Recycling>,
+    state_process: StateProcess,
     /// The result to end with; while it is set, no worker is started.
     ending: Option<Result<(), Failure>>,
     /// Whether a signal asked for the end already.
@@ -98,6 +102,7 @@ impl Policy {
             restarts: Vec::new(),
             storm: Storm::default(),
             recycling: None,
+            state_process: StateProcess::default(),
             ending: None,
             terminated: false,
             generations: 0,
@@ -145,7 +150,9 @@ impl Policy {
                 for worker in self.workers.values_mut() {
                     worker.heard = now.min(worker.heard + missed);
                 }
+                self.state_process.overslept(missed, now);
             }
+            Event::State(event) => self.note_state(event, now),
         }
     }
 
@@ -156,6 +163,7 @@ impl Policy {
         self.advance_rollout();
         // At the end every worker is surplus.
         self.drain_surplus(now);
+        self.tend_state(now);
         if self.ending.is_none() {
             self.weather_storm(now);
             self.recycle(now);
@@ -170,9 +178,10 @@ impl Policy {
         self.wake
     }
 
-    /// Returns what the server ends with, once that is decided and every worker is gone.
+    /// Returns what the server ends with, once that is decided and every process is gone.
     pub(super) fn outcome(&self) -> Option<Result<(), Failure>> {
-        self.ending.clone().filter(|_| self.workers.is_empty())
+        let is_alone = self.workers.is_empty() && self.state_process.is_gone();
+        self.ending.clone().filter(|_| is_alone)
     }
 
     /// Returns the server's state in the words of `wrun ps`.
@@ -181,7 +190,7 @@ impl Policy {
             (Some(_), ..) => "stopping",
             (_, None, _) => "starting",
             (_, _, Some(_)) => "reloading",
-            _ if self.storm.is_degraded() => "degraded",
+            _ if self.storm.is_degraded() || self.state_process.is_degraded() => "degraded",
             _ => "serving",
         }
     }
@@ -321,6 +330,12 @@ impl Policy {
     }
 
     /// Returns the generations that should have workers: the one that serves and the one that boots.
+    fn wanted(&self) -> impl Iterator<Item = &Generation> {
+        let booting = self.rollout.as_ref().and_then(Rollout::booting);
+        let booting = booting.map(|booting| &booting.generation);
+        self.serving.iter().chain(booting)
+    }
+
     fn wanted_mut(&mut self) -> impl Iterator<Item = &mut Generation> {
         let booting = self.rollout.as_mut().and_then(Rollout::booting_mut);
         let booting = booting.map(|booting| &mut booting.generation);

@@ -23,6 +23,10 @@ pub(super) enum Source {
     WorkerChannel(WorkerId),
     /// A worker ended.
     WorkerEnd(WorkerId),
+    /// The state process said something, or closed its end.
+    StateChannel,
+    /// The state process ended.
+    StateEnd,
     /// The compile child said something, or closed its end.
     PreparationAnswer,
     /// The compile child ended.
@@ -62,6 +66,11 @@ impl Supervisor<'_> {
             let channel = worker.channel();
             watched.extend(channel.map(|channel| read(Source::WorkerChannel(id), channel)));
             watched.push(read(Source::WorkerEnd(id), worker.process.as_fd()));
+        }
+        if let Some(state) = &self.state_process {
+            let channel = state.channel();
+            watched.extend(channel.map(|channel| read(Source::StateChannel, channel)));
+            watched.push(read(Source::StateEnd, state.process.as_fd()));
         }
         if let Some(preparation) = &self.preparation {
             let pipe = preparation.pipe();

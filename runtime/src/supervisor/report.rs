@@ -4,7 +4,7 @@ use super::Supervisor;
 use super::deploy::Deployment;
 use super::policy::WorkerId;
 use super::process::Ending;
-use crate::ipc::{Processes, SupervisorStatus, WorkerStatus};
+use crate::ipc::{Processes, StateStatus, SupervisorStatus, WorkerStatus};
 use crate::log;
 use std::time::Instant;
 
@@ -22,6 +22,16 @@ impl Supervisor<'_> {
             workers: self.policy.target(),
             uptime_s: seconds_since(self.started),
         };
+        let state = self.policy.state_process().map(|(state, restarts)| {
+            let handle = self.state_process.as_ref();
+            StateStatus {
+                pid: handle.map(|handle| handle.process.pid().as_raw()),
+                state: state.to_owned(),
+                restarts,
+                rss_bytes: handle.map_or(0, |handle| handle.process.resident()),
+                uptime_s: handle.map_or(0, |handle| seconds_since(handle.started)),
+            }
+        });
         let status = |(&id, handle): (&WorkerId, &super::WorkerHandle)| {
             let worker = self.policy.worker(id)?;
             Some(WorkerStatus {
@@ -41,6 +51,7 @@ impl Supervisor<'_> {
         workers.sort_by_key(|worker| (worker.slot, worker.generation, worker.pid));
         Processes {
             supervisor,
+            state,
             workers,
         }
     }

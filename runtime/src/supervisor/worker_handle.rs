@@ -10,8 +10,10 @@ use crate::config::Drain;
 use crate::ipc::{Channel, ToSupervisor, ToWorker, Vitals};
 use crate::listener::Listener;
 use crate::worker::{self, Boot};
+use serde::de::DeserializeOwned;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// A worker that has not been reaped.
@@ -22,23 +24,26 @@ pub(super) struct WorkerHandle {
     channel: Option<Channel>,
     pub(super) vitals: Vitals,
     pub(super) started: Instant,
+    /// Whether it was told where the state process is.
+    pub(super) uses_state: bool,
 }
 
-/// What came out of a worker's channel.
+/// What came out of a child's channel.
 #[derive(Debug)]
-pub(super) enum Heard {
-    Message(ToSupervisor),
+pub(super) enum Heard<T> {
+    Message(T),
     Garbage,
     /// Nothing yet, or nothing ever again.
     Silence,
 }
 
 impl WorkerHandle {
-    /// Forks the worker for `place`.
+    /// Forks the worker for `place`; `state` is the path of the state process's socket.
     pub(super) fn spawn(
         place: Place,
         deployment: &Deployment,
         listeners: &[Listener],
+        state: PathBuf,
         now: Instant,
     ) -> io::Result<Self> {
         let Place { slot, generation } = place;
@@ -51,6 +56,7 @@ impl WorkerHandle {
         let mut keep = vec![theirs.as_raw_fd()];
         keep.extend(listeners.iter().map(|listener| listener.as_raw_fd()));
         let cpu = deployment.cpu(slot);
+        let uses_state = deployment.uses_state();
         let child = Child {
             name: format!("wrun: worker {slot}"),
             keep,
@@ -68,6 +74,7 @@ impl WorkerHandle {
                 code,
                 listeners,
                 channel: theirs,
+                state: uses_state.then_some(state),
             })
         })?;
         Ok(Self {
@@ -75,6 +82,7 @@ impl WorkerHandle {
             channel: Some(ours),
             vitals: Vitals::default(),
             started: now,
+            uses_state,
         })
     }
 
@@ -84,25 +92,12 @@ impl WorkerHandle {
     }
 
     /// Returns the next thing it said.
-    pub(super) fn listen(&mut self) -> Heard {
-        let Some(channel) = &self.channel else {
-            return Heard::Silence;
-        };
-        match channel.recv::<ToSupervisor>() {
-            Ok(Some(message)) => {
-                if let ToSupervisor::Heartbeat(vitals) = &message {
-                    self.vitals = *vitals;
-                }
-                Heard::Message(message)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Silence,
-            Err(error) if is_garbage(&error) => Heard::Garbage,
-            Ok(None) | Err(_) => {
-                // Its end is for the pidfd to report; a worker that lives on without a channel falls silent and hangs.
-                self.channel = None;
-                Heard::Silence
-            }
+    pub(super) fn listen(&mut self) -> Heard<ToSupervisor> {
+        let heard = hear(&mut self.channel);
+        if let Heard::Message(ToSupervisor::Heartbeat(vitals)) = &heard {
+            self.vitals = *vitals;
         }
+        heard
     }
 
     /// Tells it to finish and exit.
@@ -114,6 +109,23 @@ impl WorkerHandle {
         };
         // One that cannot be told is killed at its deadline.
         let _ = self.channel.as_ref().map(|channel| channel.send(&message));
+    }
+}
+
+/// Returns the next thing that a child said. At the end of its channel that is closed here, too.
+pub(super) fn hear<T: DeserializeOwned>(channel: &mut Option<Channel>) -> Heard<T> {
+    let Some(open) = channel else {
+        return Heard::Silence;
+    };
+    match open.recv() {
+        Ok(Some(message)) => Heard::Message(message),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Heard::Silence,
+        Err(error) if is_garbage(&error) => Heard::Garbage,
+        Ok(None) | Err(_) => {
+            // Its end is for the pidfd to report; one that lives on without a channel falls silent and hangs.
+            *channel = None;
+            Heard::Silence
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How the server ends: drained, or at once, or because it could not even start.
+//! How the server ends: drained, or at once, or because it could not even start. Either way the state process is last.
 
 use super::rollout::Rollout;
 use super::{Action, Policy};
@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::ipc::ControlReply;
 
 impl Policy {
-    /// Drains every worker; the end comes when they are gone.
+    /// Drains every worker; the end comes when they are gone, and then the state process.
     pub(super) fn stop(&mut self) {
         if self.ending.is_none() {
             self.end(Ok(()));
@@ -15,10 +15,12 @@ impl Policy {
         }
     }
 
-    /// Drains every worker, or if a signal asked for that before, kills them.
+    /// Drains every worker, or if a signal asked for that before, kills everything.
     pub(super) fn terminate(&mut self) {
         if self.terminated {
-            self.kill_all("a second signal asked for it");
+            let why = "a second signal asked for it";
+            self.kill_all(why);
+            self.kill_state_for_good(why);
         }
         self.terminated = true;
         self.stop();

@@ -1,5 +1,6 @@
 //! What the loop tells the policy, and what the policy tells the loop.
 
+use super::state::{StateAction, StateEvent};
 use super::worker::{Place, WorkerId};
 use crate::config::Drain;
 use crate::failure::Failure;
@@ -45,6 +46,8 @@ pub(in super::super) enum Event {
     Terminate,
     /// A listening socket was replaced: no worker has the new one.
     ListenerReplaced,
+    /// Something about the state process.
+    State(StateEvent),
     /// The supervisor did not run for this long, and workers may not have either.
     Overslept(Duration),
 }
@@ -84,6 +87,8 @@ pub(in super::super) enum Action {
     KeepServing { failure: Failure },
     /// Workers keep dying, or do no longer.
     Degraded(bool),
+    /// Something about the state process.
+    State(StateAction),
     /// The end has begun.
     Stopping,
     /// Answer a `wrun` command.

@@ -1,8 +1,8 @@
 //! How a new generation takes over: make before break.
 //!
-//! Prepare the component, start all new workers, wait until each is ready, and only then drain the old ones. If
-//! anything fails on the way, the new workers go and nothing has changed. The first start is a rollout with nothing
-//! before it.
+//! Prepare the component, have the state process open what it needs, start all new workers, wait until each is ready,
+//! and only then drain the old ones. If anything fails on the way, the new workers go and nothing has changed. The first
+//! start is a rollout with nothing before it.
 
 use super::restart::Backoff;
 use super::worker::{BOOT_TIMEOUT, Phase, Worker, WorkerId};
@@ -15,7 +15,7 @@ use crate::supervisor::process::Ending;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// How often workers of the first generation may die before they are ready. A reload has no second try: what serves,
+/// How often processes of the first generation may die before they are ready. A reload has no second try: what serves,
 /// serves.
 const BOOT_CRASHES_MAX: u32 = 5;
 
@@ -41,6 +41,13 @@ impl Rollout {
     pub(super) fn into_tickets(self) -> Vec<Ticket> {
         match self {
             Self::Preparing(tickets) | Self::Booting(Booting { tickets, .. }) => tickets,
+        }
+    }
+
+    pub(super) fn booting(&self) -> Option<&Booting> {
+        match self {
+            Self::Preparing(_) => None,
+            Self::Booting(booting) => Some(booting),
         }
     }
 
@@ -82,7 +89,7 @@ impl Policy {
 
     /// The compile child is done: on with the workers, or not.
     pub(super) fn prepared(&mut self, result: Result<Rc<Deployment>, Failure>) {
-        let preparing = self.rollout.take_if(|it| it.booting_mut().is_none());
+        let preparing = self.rollout.take_if(|it| it.booting().is_none());
         // A child that was ended has nothing to say any more.
         let Some(tickets) = preparing.map(Rollout::into_tickets) else {
             return;
@@ -126,7 +133,7 @@ impl Policy {
     /// A worker says that it cannot serve this component: nor can the others of its generation.
     pub(super) fn boot_failed(&mut self, id: WorkerId, failure: Failure) {
         if let Some(worker) = self.workers.get(&id).cloned()
-            && let Some(booting) = self.booting_with(&worker)
+            && let Some(booting) = self.booting_mut(worker.place.generation)
         {
             booting.failure = Some(failure);
         }
@@ -134,26 +141,46 @@ impl Policy {
 
     /// Counts the unasked end of a worker, if its generation boots.
     pub(super) fn boot_crashed(&mut self, worker: &Worker, ending: &Ending) {
-        let is_first = self.serving.is_none();
-        let Some(booting) = self.booting_with(worker) else {
-            return;
+        let what = match self.serving {
+            None => "workers keep dying while starting",
+            Some(_) => "a worker died while starting",
         };
-        booting.crashes += 1;
-        if ending.is_hopeless() || !is_first || booting.crashes >= BOOT_CRASHES_MAX {
-            let what = match is_first {
-                true => "workers keep dying while starting",
-                false => "a worker died while starting",
-            };
-            let failure = Failure::new(ExitCode::Internal, format!("{what}: {ending}"));
-            booting.failure.get_or_insert(failure.hint(
-                "the log says how each one ended; if memory ran out, run fewer with --workers",
-            ));
+        let failure = Failure::new(ExitCode::Internal, format!("{what}: {ending}"))
+            .hint("the log says how each one ended; if memory ran out, run fewer with --workers");
+        self.count_boot_crash(worker.place.generation, ending, failure);
+    }
+
+    /// Counts the unasked end of the state process before it was ready for a generation, if that boots.
+    pub(super) fn state_boot_crashed(&mut self, generation: u64, ending: &Ending) {
+        let what = match self.serving {
+            None => "the state process keeps dying while starting",
+            Some(_) => "the state process died while opening what the new generation needs",
+        };
+        let failure = Failure::new(ExitCode::Internal, format!("{what}: {ending}"))
+            .hint("the log says how it ended");
+        self.count_boot_crash(generation, ending, failure);
+    }
+
+    /// The state process cannot give a generation what it needs.
+    pub(super) fn state_boot_failed(&mut self, generation: u64, failure: Failure) {
+        if let Some(booting) = self.booting_mut(generation) {
+            booting.failure.get_or_insert(failure);
+        }
+    }
+
+    fn count_boot_crash(&mut self, generation: u64, ending: &Ending, failure: Failure) {
+        let is_first = self.serving.is_none();
+        if let Some(booting) = self.booting_mut(generation) {
+            booting.crashes += 1;
+            if ending.is_hopeless() || !is_first || booting.crashes >= BOOT_CRASHES_MAX {
+                booting.failure.get_or_insert(failure);
+            }
         }
     }
 
     /// A worker was not ready in time.
     pub(super) fn boot_timed_out(&mut self, worker: &Worker) {
-        if let Some(booting) = self.booting_with(worker) {
+        if let Some(booting) = self.booting_mut(worker.place.generation) {
             let seconds = BOOT_TIMEOUT.as_secs();
             let why = format!("a worker was not ready within {seconds} s");
             booting.failure.get_or_insert(
@@ -228,9 +255,9 @@ impl Policy {
         }
     }
 
-    /// Returns the generation that boots, if it is this worker's.
-    fn booting_with(&mut self, worker: &Worker) -> Option<&mut Booting> {
+    /// Returns the generation that boots, if it is this one.
+    fn booting_mut(&mut self, generation: u64) -> Option<&mut Booting> {
         let booting = self.rollout.as_mut().and_then(Rollout::booting_mut);
-        booting.filter(|booting| booting.generation.number == worker.place.generation)
+        booting.filter(|booting| booting.generation.number == generation)
     }
 }

@@ -1,6 +1,7 @@
 //! The policy against a clock that the tests move and workers that are numbers.
 
 use super::*;
+use crate::config::shared::LockSpace;
 use crate::config::{Config, ServeArgs};
 use crate::supervisor::deploy::Deployment;
 use std::time::Duration;
@@ -133,6 +134,25 @@ impl Server {
         assert_eq!(self.policy.state(), "degraded");
     }
 
+    /// The state process says that it is ready for every generation that it was told of.
+    fn configured(&mut self) {
+        for generation in configures(&self.take()) {
+            self.note_state(StateEvent::Configured(generation));
+        }
+    }
+
+    fn note_state(&mut self, event: StateEvent) {
+        self.note(Event::State(event));
+    }
+
+    fn crash_state(&mut self) {
+        self.note_state(StateEvent::Ended(Ending::KilledByOther));
+    }
+
+    fn state_word(&self) -> &'static str {
+        self.policy.state_process().map_or("none", |(word, _)| word)
+    }
+
     fn crash(&mut self, id: WorkerId) {
         self.note(Event::Ended(id, Ending::Signaled(Signal::SIGSEGV as i32)));
     }
@@ -147,6 +167,30 @@ fn spawned(actions: &[Action]) -> Vec<(usize, u64)> {
         _ => None,
     };
     actions.iter().filter_map(place).collect()
+}
+
+/// What is to be done with the state process, in a word each.
+fn for_state(actions: &[Action]) -> Vec<String> {
+    let word = |action: &Action| match action {
+        Action::State(StateAction::Spawn) => Some("spawn".to_owned()),
+        Action::State(StateAction::Configure { generation, .. }) => {
+            Some(format!("configure {generation}"))
+        }
+        Action::State(StateAction::Forget { generation }) => Some(format!("forget {generation}")),
+        Action::State(StateAction::Stop) => Some("stop".to_owned()),
+        Action::State(StateAction::Kill { signal, .. }) => Some(signal.to_string()),
+        Action::State(StateAction::Degraded(degraded)) => Some(format!("degraded {degraded}")),
+        _ => None,
+    };
+    actions.iter().filter_map(word).collect()
+}
+
+fn configures(actions: &[Action]) -> Vec<u64> {
+    let generation = |action: &Action| match action {
+        Action::State(StateAction::Configure { generation, .. }) => Some(*generation),
+        _ => None,
+    };
+    actions.iter().filter_map(generation).collect()
 }
 
 fn drained(actions: &[Action]) -> Vec<WorkerId> {
@@ -796,4 +840,405 @@ fn hung_worker_does_not_hold_up_the_end() {
     );
     server.note(Event::Ended(id, Ending::Signaled(SILENT)));
     assert!(matches!(server.policy.outcome(), Some(Ok(()))));
+}
+
+// The state process.
+
+fn shares(config: &mut Config) {
+    config.shared.locks.insert("stock".into(), LockSpace {});
+}
+
+impl Server {
+    /// A server whose first generation shares something and serves.
+    fn sharing(workers: usize) -> Self {
+        let mut server = Self::starting(workers);
+        server.note(Event::Prepared(Ok(deployment(workers, shares))));
+        server.configured();
+        server.all_ready();
+        server.take();
+        assert_eq!(
+            (server.policy.state(), server.state_word()),
+            ("serving", "ready")
+        );
+        server
+    }
+}
+
+#[test]
+fn server_that_shares_nothing_has_no_state_process() {
+    let mut server = Server::starting(1);
+    server.note(Event::Prepared(Ok(deployment(1, |_| {}))));
+    let actions = server.take();
+    assert_eq!((for_state(&actions).len(), spawned(&actions).len()), (0, 1));
+    assert_eq!(server.state_word(), "none");
+}
+
+#[test]
+fn workers_start_once_the_state_process_is_ready_for_them() {
+    let mut server = Server::starting(2);
+    server.note(Event::Prepared(Ok(deployment(2, shares))));
+    let actions = server.take();
+    assert_eq!(for_state(&actions), ["spawn", "configure 1"]);
+    assert_eq!(spawned(&actions), []);
+    assert_eq!(server.state_word(), "starting");
+    server.note_state(StateEvent::Configured(1));
+    assert_eq!(spawned(&server.take()), [(0, 1), (1, 1)]);
+    assert_eq!(server.state_word(), "ready");
+}
+
+#[test]
+fn first_generation_that_cannot_have_what_it_shares_ends_the_server_with_the_reason() {
+    let mut server = Server::starting(1);
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    server.take();
+    server.note_state(StateEvent::Refused(1, failure()));
+    assert_eq!(for_state(&server.take()), ["forget 1", "stop"]);
+    assert!(server.policy.outcome().is_none(), "it is not gone yet");
+    server.note_state(StateEvent::Ended(Ending::Exited(0)));
+    assert_eq!(
+        server.policy.outcome().unwrap().unwrap_err().message,
+        "broken"
+    );
+}
+
+#[test]
+fn state_process_that_dies_five_times_at_the_first_start_ends_the_server() {
+    let mut server = Server::starting(1);
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    for death in 1..=5 {
+        assert!(server.policy.outcome().is_none(), "before death {death}");
+        server.pass(5000);
+        server.crash_state();
+    }
+    let failure = server.policy.outcome().unwrap().unwrap_err();
+    assert!(
+        failure.message.starts_with("the state process keeps dying"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn state_process_that_says_nothing_at_its_start_is_killed_after_half_a_minute() {
+    let mut server = Server::starting(1);
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    server.take();
+    server.pass(29_999);
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.pass(1);
+    assert_eq!(for_state(&server.take()), ["SIGABRT"]);
+}
+
+#[test]
+fn migrations_that_take_more_than_ten_minutes_fail_the_start() {
+    let mut server = Server::starting(1);
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    for _ in 0..601 {
+        server.note_state(StateEvent::Heartbeat);
+        server.pass(1000);
+    }
+    assert_eq!(for_state(&server.take()).last().unwrap(), "stop");
+    server.note_state(StateEvent::Ended(Ending::Exited(0)));
+    let failure = server.policy.outcome().unwrap().unwrap_err();
+    assert!(failure.message.contains("10 min"), "{failure}");
+}
+
+#[test]
+fn dead_state_process_is_replaced_and_told_all_and_no_worker_is() {
+    let mut server = Server::sharing(2);
+    server.crash_state();
+    let actions = server.take();
+    assert_eq!(for_state(&actions), ["spawn", "configure 1"]);
+    assert_eq!(
+        (
+            spawned(&actions).len(),
+            killed(&actions).len(),
+            drained(&actions).len()
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(server.policy.state_process(), Some(("restarting", 1)));
+    server.note_state(StateEvent::Configured(1));
+    assert_eq!(server.policy.state_process(), Some(("ready", 1)));
+}
+
+#[test]
+fn worker_may_start_while_the_state_process_does() {
+    let mut server = Server::sharing(1);
+    server.crash_state();
+    server.take();
+    server.crash(server.ids(1)[0]);
+    assert_eq!(spawned(&server.take()), [(0, 1)]);
+}
+
+#[test]
+fn state_process_that_keeps_dying_comes_back_ever_later_and_degrades_the_server() {
+    let mut server = Server::sharing(1);
+    server.crash_state();
+    assert_eq!(for_state(&server.take()), ["spawn", "configure 1"]);
+    server.crash_state();
+    server.pass(99);
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.pass(1);
+    assert_eq!(for_state(&server.take()), ["spawn", "configure 1"]);
+    for delay in [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000] {
+        server.crash_state();
+        server.pass(delay);
+    }
+    assert!(for_state(&server.take()).contains(&"degraded true".to_owned()));
+    assert_eq!(
+        (server.policy.state(), server.phase(server.ids(1)[0])),
+        ("degraded", "ready")
+    );
+    server.note_state(StateEvent::Configured(1));
+    for _ in 0..60 {
+        server.note_state(StateEvent::Heartbeat);
+        server.pass(1000);
+    }
+    assert_eq!(for_state(&server.take()), ["degraded false"]);
+    assert_eq!(server.policy.state(), "serving");
+}
+
+#[test]
+fn state_process_that_served_for_long_is_replaced_at_once_again() {
+    let mut server = Server::sharing(1);
+    for _ in 0..3 {
+        for _ in 0..30 {
+            server.note_state(StateEvent::Heartbeat);
+            server.pass(1000);
+        }
+        server.crash_state();
+        assert_eq!(for_state(&server.take()), ["spawn", "configure 1"]);
+        server.note_state(StateEvent::Configured(1));
+    }
+}
+
+#[test]
+fn silent_state_process_is_ended_and_replaced_only_once_it_is_gone() {
+    let mut server = Server::sharing(1);
+    server.note_state(StateEvent::Heartbeat);
+    server.pass(4999);
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.pass(1);
+    assert_eq!(for_state(&server.take()), ["SIGABRT"]);
+    assert_eq!(server.state_word(), "hung");
+    server.pass(1000);
+    assert_eq!(for_state(&server.take()), ["SIGKILL"]);
+    server.pass(10_000);
+    assert_eq!(
+        for_state(&server.take()),
+        Vec::<String>::new(),
+        "it may still write"
+    );
+    server.note_state(StateEvent::Ended(Ending::Signaled(9)));
+    assert_eq!(for_state(&server.take()), ["spawn", "configure 1"]);
+}
+
+#[test]
+fn supervisor_that_was_stopped_does_not_take_the_state_process_for_hung() {
+    let mut server = Server::sharing(1);
+    server.note_state(StateEvent::Heartbeat);
+    server.now += Duration::from_secs(60);
+    server.note(Event::Overslept(Duration::from_secs(60)));
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.pass(5000);
+    assert_eq!(for_state(&server.take()), ["SIGABRT"]);
+}
+
+#[test]
+fn state_process_that_sends_garbage_is_killed_and_replaced() {
+    let mut server = Server::sharing(1);
+    server.note_state(StateEvent::Garbage);
+    assert_eq!(for_state(&server.take()), ["SIGKILL"]);
+    server.note_state(StateEvent::Ended(Ending::Signaled(9)));
+    assert_eq!(for_state(&server.take()), ["spawn", "configure 1"]);
+}
+
+#[test]
+fn reload_is_configured_before_its_workers_and_the_old_generation_forgotten_after_them() {
+    let mut server = Server::sharing(1);
+    server.note(Event::Reload(Some(Ticket(1))));
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    let actions = server.take();
+    assert_eq!(
+        (for_state(&actions), spawned(&actions)),
+        (vec!["configure 2".to_owned()], vec![])
+    );
+    server.note_state(StateEvent::Configured(2));
+    assert_eq!(spawned(&server.take()), [(0, 2)]);
+    server.all_ready();
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.end_all_asked();
+    assert_eq!(for_state(&server.take()), ["forget 1"]);
+}
+
+#[test]
+fn reload_whose_migrations_fail_changes_nothing() {
+    let mut server = Server::sharing(1);
+    let old = server.ids(1)[0];
+    server.note(Event::Reload(Some(Ticket(1))));
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    server.take();
+    server.note_state(StateEvent::Refused(2, failure()));
+    let actions = server.take();
+    assert!(matches!(
+        replies(&actions)[..],
+        [(1, ControlReply::Failed(_))]
+    ));
+    assert_eq!(
+        (for_state(&actions), spawned(&actions)),
+        (vec!["forget 2".to_owned()], vec![])
+    );
+    assert_eq!(
+        (server.policy.generation(), server.phase(old)),
+        (1, "ready")
+    );
+    assert_eq!(
+        (server.policy.state(), server.state_word()),
+        ("serving", "ready")
+    );
+    server.pass(60_000);
+    assert!(configures(&server.take()).is_empty(), "it is not tried again");
+}
+
+#[test]
+fn reload_during_which_the_state_process_dies_fails_and_the_old_generation_goes_on() {
+    let mut server = Server::sharing(1);
+    server.note(Event::Reload(Some(Ticket(1))));
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    server.take();
+    server.crash_state();
+    let actions = server.take();
+    assert!(matches!(
+        replies(&actions)[..],
+        [(1, ControlReply::Failed(_))]
+    ));
+    assert_eq!(for_state(&actions), ["spawn", "configure 1"]);
+    assert_eq!(server.policy.generation(), 1);
+}
+
+#[test]
+fn generations_with_live_workers_are_all_told_to_the_next_state_process() {
+    let mut server = Server::sharing(1);
+    server.note(Event::Reload(None));
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    server.note_state(StateEvent::Configured(2));
+    server.all_ready();
+    server.take();
+    // The worker of the first generation drains.
+    server.crash_state();
+    assert_eq!(
+        for_state(&server.take()),
+        ["spawn", "configure 1", "configure 2"]
+    );
+}
+
+#[test]
+fn generation_that_serves_and_is_refused_after_a_restart_is_told_again_later() {
+    let mut server = Server::sharing(1);
+    server.crash_state();
+    server.take();
+    server.note_state(StateEvent::Refused(1, failure()));
+    assert_eq!(
+        (server.policy.state(), server.state_word()),
+        ("serving", "restarting")
+    );
+    for _ in 0..10 {
+        server.note_state(StateEvent::Heartbeat);
+        server.pass(1000);
+    }
+    assert_eq!(for_state(&server.take()), ["configure 1"]);
+    server.note_state(StateEvent::Configured(1));
+    assert_eq!(server.state_word(), "ready");
+}
+
+#[test]
+fn reload_may_begin_to_share_and_cease_to() {
+    let mut server = Server::serving(1);
+    server.note(Event::Reload(None));
+    server.note(Event::Prepared(Ok(deployment(1, shares))));
+    let actions = server.take();
+    assert_eq!(for_state(&actions), ["spawn", "configure 2"]);
+    server.note_state(StateEvent::Configured(2));
+    server.all_ready();
+    server.end_all_asked();
+    server.note(Event::Reload(None));
+    server.take();
+    server.note(Event::Prepared(Ok(deployment(1, |_| {}))));
+    server.all_ready();
+    server.end_all_asked();
+    assert_eq!(
+        for_state(&server.take()),
+        ["forget 2"],
+        "it stays until the end"
+    );
+    server.crash_state();
+    assert_eq!(
+        for_state(&server.take()),
+        Vec::<String>::new(),
+        "nobody needs another one"
+    );
+}
+
+#[test]
+fn state_process_is_the_last_to_go() {
+    let mut server = Server::sharing(2);
+    server.note(Event::Stop);
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.end_all_asked();
+    assert_eq!(for_state(&server.take()), ["stop"]);
+    assert!(server.policy.outcome().is_none());
+    assert_eq!(server.state_word(), "stopping");
+    server.note_state(StateEvent::Ended(Ending::Exited(0)));
+    assert!(matches!(server.policy.outcome(), Some(Ok(()))));
+}
+
+#[test]
+fn state_process_that_dies_while_workers_drain_is_replaced() {
+    let mut server = Server::sharing(1);
+    server.note(Event::Stop);
+    server.take();
+    server.crash_state();
+    assert_eq!(for_state(&server.take()), ["spawn", "configure 1"]);
+}
+
+#[test]
+fn state_process_that_does_not_end_is_killed_after_ten_seconds() {
+    let mut server = Server::sharing(1);
+    server.note(Event::Stop);
+    server.end_all_asked();
+    server.take();
+    server.pass(9999);
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.pass(1);
+    assert_eq!(for_state(&server.take()), ["SIGKILL"]);
+}
+
+#[test]
+fn second_signal_kills_the_state_process_too_and_for_good() {
+    let mut server = Server::sharing(1);
+    let id = server.ids(1)[0];
+    server.note(Event::Terminate);
+    server.note(Event::Terminate);
+    let actions = server.take();
+    assert_eq!(
+        (killed(&actions), for_state(&actions)),
+        (vec![(id, Signal::SIGKILL)], vec!["SIGKILL".to_owned()])
+    );
+    server.note_state(StateEvent::Ended(Ending::Signaled(9)));
+    assert_eq!(for_state(&server.take()), Vec::<String>::new());
+    server.note(Event::Ended(id, Ending::Signaled(9)));
+    assert!(matches!(server.policy.outcome(), Some(Ok(()))));
+}
+
+#[test]
+fn generation_that_only_has_new_sockets_is_configured_as_any_other() {
+    let mut server = Server::sharing(1);
+    server.note(Event::ListenerReplaced);
+    let actions = server.take();
+    assert_eq!(
+        (for_state(&actions), spawned(&actions)),
+        (vec!["configure 2".to_owned()], vec![])
+    );
+    server.note_state(StateEvent::Configured(2));
+    assert_eq!(spawned(&server.take()), [(0, 2)]);
 }

@@ -115,7 +115,7 @@ impl Policy {
     /// Starts a worker in every slot that has none, if its backoff and the storm permit.
     pub(super) fn spawn_missing(&mut self, now: Instant) {
         let mut places = Vec::new();
-        for generation in self.wanted_mut() {
+        for generation in self.wanted().filter(|it| self.is_admitted(it)) {
             for (slot, backoff) in generation.slots.iter().enumerate() {
                 places.push((Place::new(slot, generation.number), backoff.clone()));
             }

@@ -16,7 +16,7 @@ pub(super) const ABORT_GRACE: Duration = Duration::from_secs(1);
 pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(1);
 
 /// After this long in service, the next abnormal end counts as the first.
-const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 /// How long a worker serves at least before its memory is held against it: a limit below what a fresh one needs must
 /// not turn the server into a fork loop.
@@ -117,6 +117,10 @@ impl Worker {
 
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.phase == Phase::Killed
     }
 
     /// Returns when it counts as hung; a worker that never served has no event loop that could be.

@@ -1,0 +1,12 @@
+-- The one item that is for sale.
+CREATE TABLE item (
+    stock INTEGER NOT NULL,
+    remaining INTEGER NOT NULL
+);
+
+INSERT INTO item (stock, remaining) VALUES (100, 100);
+
+CREATE TABLE orders (
+    id TEXT PRIMARY KEY,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'sold', 'rejected'))
+);

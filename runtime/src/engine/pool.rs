@@ -1,0 +1,36 @@
+//! The allocator of instances: how many there can be at a time, and what each may take up.
+
+use super::artifact::Description;
+use crate::config::Config;
+use wasmtime::{InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// Returns the allocator of instances: every slot that can be needed at a time is there from the start.
+pub(super) fn pool(description: &Description, config: &Config) -> InstanceAllocationStrategy {
+    let limits = &config.limits;
+    let mut pool = PoolingAllocationConfig::new();
+    let consumers = config.shared.consumers.values();
+    let instances = consumers.fold(limits.in_flight, |sum, consumer| {
+        sum.saturating_add(consumer.concurrency)
+    });
+    // A guest that goes on after its answer still holds its slot; and each request may need a second stack in 0.3.
+    let slots = instances.saturating_mul(2);
+    let each = |count: u32| slots.saturating_mul(count.max(1));
+    pool.total_component_instances(slots)
+        .total_core_instances(each(description.core_instances))
+        .total_memories(each(description.memories))
+        .total_tables(each(description.tables))
+        .total_stacks(each(2))
+        .max_memories_per_component(description.memories.max(1))
+        .max_tables_per_component(description.tables.max(1))
+        .max_memories_per_module(description.memories.max(1))
+        .max_tables_per_module(description.tables.max(1))
+        .max_memory_size(usize::try_from(limits.memory).unwrap_or(usize::MAX))
+        // Tables are a few KiB: clearing them in place is cheaper than giving their pages back to the kernel.
+        .table_keep_resident(TABLE_KEEP_RESIDENT)
+        // Off: on wasmtime 48.0 it can leave bytes of the last guest in place when pages are swapped out or moved.
+        .pagemap_scan(wasmtime::Enabled::No);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Bytes of a table that are cleared in place.
+const TABLE_KEEP_RESIDENT: usize = 64 << 10;

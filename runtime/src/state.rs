@@ -1,0 +1,21 @@
+//! Shared state: locks, databases and queues, owned by one process and used by all workers.
+//!
+//! The state process (`server`) and the workers' end of the line to it (`client`) are here, and so is everything behind
+//! the line: the pure cores `lock` and `queue`, and the embedded engine `sqlite`. Knows nothing of wasm or HTTP.
+
+pub mod client;
+pub mod db;
+pub mod lock;
+pub mod operator;
+pub mod protocol;
+pub mod queue;
+pub mod server;
+pub mod sqlite;
+
+use std::pin::Pin;
+
+/// A future of the state process: it has one thread, so nothing in it needs to be `Send`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A time in milliseconds since the process started, on a clock that never jumps. The cores have no other.
+pub type Millis = u64;

@@ -1,0 +1,300 @@
+//! A worker's end of the line to the state process: what host functions call to reach locks, databases and queues.
+//!
+//! Knows nothing of guests. Any future here may be dropped at any time: what would have come of it is undone.
+
+mod deliveries;
+mod guard;
+mod line;
+mod link;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+pub use deliveries::{Consumer, Deliveries};
+pub use guard::Guard;
+pub use transaction::{Cursor, Transaction};
+
+use super::db::{DbError, Statement, Step, TxOptions, Want};
+use super::lock::{Acquire, LockError};
+use super::protocol::{Call, Reply};
+use super::queue::{Message, QueueError};
+use deliveries::Consuming;
+use link::{Link, Pending, Unanswered, Unsent};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long a call waits for a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+const UNREACHABLE: &str = "the state process cannot be reached just now";
+const UNEXPECTED: &str = "the state process gave an unexpected answer";
+
+/// The way to the state process. Cloned, it is the same way.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Kept>);
+
+/// The line, and the task that keeps it up for as long as there is a [`Client`].
+#[derive(Debug)]
+struct Kept {
+    line: Arc<Line>,
+    task: JoinHandle<()>,
+}
+
+/// What the task and those who call share.
+#[derive(Debug)]
+struct Line {
+    socket: PathBuf,
+    generation: u64,
+    /// How long a call waits for a connection.
+    patience: Duration,
+    current: watch::Sender<Option<Arc<Link>>>,
+    consuming: Arc<Consuming>,
+    /// The last number that was given to an instance, a guard or a transaction.
+    number: AtomicU64,
+}
+
+/// The guards that a transaction stands or falls with, and the one connection that knows them.
+#[derive(Debug)]
+struct Fences {
+    link: Option<Arc<Link>>,
+    numbers: Vec<u64>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Client {
+    /// Returns a client for a worker of `generation`, and starts the task that connects it. Calls wait for that.
+    pub fn start(socket: PathBuf, generation: u64) -> Self {
+        Self::start_patient(socket, generation, CONNECT_MAX)
+    }
+
+    /// Like [`Client::start`]; calls wait for `patience`.
+    fn start_patient(socket: PathBuf, generation: u64, patience: Duration) -> Self {
+        let line = Arc::new(Line {
+            socket,
+            generation,
+            patience,
+            current: watch::Sender::new(None),
+            consuming: Arc::default(),
+            number: AtomicU64::new(0),
+        });
+        let task = tokio::spawn(line::keep(line.clone()));
+        Self(Arc::new(Kept { line, task }))
+    }
+
+    /// Returns a number that tells one instance's locks from another's.
+    pub fn next_owner(&self) -> u64 {
+        self.0.line.number()
+    }
+
+    /// Takes all of `keys` for the instance that is called `owner`; times that are `None` have their defaults.
+    pub async fn acquire(
+        &self,
+        owner: u64,
+        space: &str,
+        keys: Vec<String>,
+        wait_ms: Option<u32>,
+        ttl_ms: Option<u32>,
+        renew: Option<bool>,
+    ) -> Result<Guard, LockError> {
+        let mut request = Acquire::new(space.to_owned(), keys, owner);
+        request.wait_ms = wait_ms.unwrap_or(request.wait_ms);
+        request.ttl_ms = ttl_ms.unwrap_or(request.ttl_ms);
+        request.renew = renew.unwrap_or(request.renew);
+        request.check()?;
+        Guard::acquire(&self.0.line, request).await
+    }
+
+    /// Runs statements in one transaction and one round trip.
+    pub async fn batch(
+        &self,
+        db: &str,
+        statements: Vec<(Statement, Want)>,
+        options: TxOptions,
+        fences: &[&Guard],
+    ) -> Result<Vec<Step>, DbError> {
+        let Fences { link, numbers } = Fences::new(fences)?;
+        let call = Call::Batch {
+            db: db.to_owned(),
+            statements,
+            options,
+            fences: numbers,
+        };
+        let asked = self.0.line.ask_on(link, call).await;
+        match asked.map_err(transaction::unchanged)?.1.reply().await {
+            Ok(Reply::Steps(steps)) => Ok(steps),
+            Ok(reply) => Err(transaction::refused(reply)),
+            Err(Unanswered::Broken) if !options.read_only => Err(DbError::OutcomeUnknown),
+            Err(error) => Err(transaction::unchanged(error)),
+        }
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(
+        &self,
+        db: &str,
+        options: TxOptions,
+        fences: &[&Guard],
+    ) -> Result<Transaction, DbError> {
+        Transaction::begin(&self.0.line, db, options, Fences::new(fences)?).await
+    }
+
+    /// Sends messages, all or none, and returns their ids.
+    pub async fn send(
+        &self,
+        queue: &str,
+        messages: Vec<Message>,
+    ) -> Result<Vec<String>, QueueError> {
+        let queue = queue.to_owned();
+        let call = Call::Send { queue, messages };
+        match self.0.line.call(call).await {
+            Ok(Reply::Ids(ids)) => Ok(ids),
+            Ok(reply) => Err(queue_refused(reply)),
+            Err(error) => Err(queue_unsent(error)),
+        }
+    }
+
+    /// Gives a delivery `ms` milliseconds from now.
+    pub async fn extend_delivery(
+        &self,
+        queue: &str,
+        delivery: String,
+        ms: u32,
+    ) -> Result<(), QueueError> {
+        let call = Call::ExtendDelivery {
+            queue: queue.to_owned(),
+            delivery,
+            ms,
+        };
+        match self.0.line.call(call).await {
+            Ok(Reply::Done) => Ok(()),
+            Ok(reply) => Err(queue_refused(reply)),
+            // With its connection, a delivery is over.
+            Err(_) => Err(QueueError::NotYours),
+        }
+    }
+
+    /// Takes messages of a queue from now on: up to `concurrency` batches of up to `batch` messages at a time.
+    pub fn consume(&self, queue: &str, batch: u32, concurrency: u32) -> Consumer {
+        self.0.line.consuming.consume(queue, batch, concurrency)
+    }
+
+    /// Takes no more messages: consumers end after the batches that were on the way to them.
+    pub async fn stop_consuming(&self) {
+        let consuming = &self.0.line.consuming;
+        let current = self.0.line.current.borrow().clone();
+        for queue in consuming.leave() {
+            if let Some(link) = &current {
+                // Once this is answered, every batch has arrived; without a connection none is on the way.
+                if let Ok(left) = link.ask(Call::Leave { queue }) {
+                    let _ = left.reply().await;
+                }
+            }
+        }
+        consuming.stop();
+    }
+}
+
+impl Line {
+    /// Returns a number that was not used before.
+    fn number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Sends a call and waits for its answer.
+    async fn call(&self, call: Call) -> Result<Reply, Unanswered> {
+        self.ask_on(None, call).await?.1.reply().await
+    }
+
+    /// Sends a call on this connection, or else on any.
+    async fn ask_on(
+        &self,
+        link: Option<Arc<Link>>,
+        call: Call,
+    ) -> Result<(Arc<Link>, Pending), Unanswered> {
+        match link {
+            Some(link) => {
+                let pending = link.ask(call)?;
+                Ok((link, pending))
+            }
+            None => self.ask_with(call, Link::ask).await,
+        }
+    }
+
+    /// Sends a call by `send` on the first connection that takes it; waits for one if need be.
+    async fn ask_with(
+        &self,
+        mut call: Call,
+        send: impl Fn(&Link, Call) -> Result<Pending, Unsent>,
+    ) -> Result<(Arc<Link>, Pending), Unanswered> {
+        loop {
+            let link = match self.open_link() {
+                Some(link) => link,
+                None => self.next_link().await?,
+            };
+            match send(&link, call) {
+                Ok(pending) => return Ok((link, pending)),
+                // It broke, and this is the first to notice.
+                Err(Unsent::Closed(unsent)) => call = *unsent,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn open_link(&self) -> Option<Arc<Link>> {
+        self.current.borrow().clone().filter(|link| link.is_open())
+    }
+
+    async fn next_link(&self) -> Result<Arc<Link>, Unanswered> {
+        let mut changes = self.current.subscribe();
+        let open = |link: &Option<Arc<Link>>| link.as_ref().is_some_and(|link| link.is_open());
+        let link = tokio::time::timeout(self.patience, changes.wait_for(open)).await;
+        let link = link.ok().and_then(Result::ok).and_then(|link| link.clone());
+        link.ok_or(Unanswered::NotSent)
+    }
+}
+
+impl Fences {
+    /// Returns what is to be told about guards; one that is lost, or on another connection than the others, is an error.
+    fn new(guards: &[&Guard]) -> Result<Self, DbError> {
+        let mut link = None;
+        for guard in guards {
+            let kept_on = guard.kept_on().ok_or(DbError::LostFence)?;
+            if !Arc::ptr_eq(link.get_or_insert_with(|| kept_on.clone()), kept_on) {
+                return Err(DbError::LostFence);
+            }
+        }
+        let numbers = guards.iter().map(|guard| guard.number()).collect();
+        Ok(Self { link, numbers })
+    }
+}
+
+fn queue_unsent(error: Unanswered) -> QueueError {
+    match error {
+        Unanswered::NotSent => QueueError::Unavailable(UNREACHABLE.to_owned()),
+        Unanswered::TooLarge => QueueError::TooLarge("messages that are sent together".to_owned()),
+        Unanswered::Broken => QueueError::OutcomeUnknown,
+    }
+}
+
+fn queue_refused(reply: Reply) -> QueueError {
+    match reply {
+        Reply::Queue(error) => error,
+        Reply::Refused(why) => QueueError::Other(why),
+        _ => QueueError::Other(UNEXPECTED.to_owned()),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here panics while it holds one.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,260 @@
+//! A transaction, and its cursors, as seen by the process that began it.
+//!
+//! It lives as long as its connection: when that breaks it is rolled back, unless its commit was on the way.
+
+use super::link::{Link, Pending, Unanswered};
+use super::{Fences, Line, UNEXPECTED, UNREACHABLE};
+use crate::state::db::{Column, DbError, Row, Statement, Step, TxOptions, Want};
+use crate::state::protocol::{Call, Reply};
+use crate::state::queue::{Message, QueueError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What the first call of a transaction is told whose connection broke.
+const ROLLED_BACK: &str = "the state process was restarted, the transaction was rolled back";
+
+/// An open transaction. Dropped, it is rolled back.
+#[derive(Debug)]
+pub struct Transaction {
+    open: Arc<Open>,
+    db: String,
+    read_only: bool,
+}
+
+/// Rows of a query, piece by piece. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Cursor {
+    transaction: Arc<Open>,
+    number: u64,
+    columns: Vec<Column>,
+}
+
+/// What a transaction and its cursors share.
+#[derive(Debug)]
+struct Open {
+    link: Arc<Link>,
+    number: u64,
+    /// The number of its next cursor.
+    cursors: AtomicU64,
+    /// It was committed or rolled back, or is known to be broken.
+    ended: AtomicBool,
+}
+
+impl Transaction {
+    /// Begins one. Dropping the future takes it back.
+    pub(super) async fn begin(
+        line: &Line,
+        db: &str,
+        options: TxOptions,
+        fences: Fences,
+    ) -> Result<Self, DbError> {
+        let number = line.number();
+        let call = Call::Begin {
+            tx: number,
+            db: db.to_owned(),
+            options,
+            fences: fences.numbers,
+        };
+        let asked = line.ask_on(fences.link, call);
+        let (link, pending) = asked.await.map_err(unchanged)?;
+        // From here on, dropping the transaction takes it back.
+        let transaction = Self {
+            open: Arc::new(Open {
+                link,
+                number,
+                cursors: AtomicU64::new(0),
+                ended: AtomicBool::new(false),
+            }),
+            db: db.to_owned(),
+            read_only: options.read_only,
+        };
+        match pending.reply().await {
+            Ok(Reply::Done) => Ok(transaction),
+            Ok(reply) => {
+                transaction.open.end();
+                Err(refused(reply))
+            }
+            Err(error) => Err(unchanged(error)),
+        }
+    }
+
+    /// Returns the label of its database.
+    pub fn db(&self) -> &str {
+        &self.db
+    }
+
+    /// Runs a statement.
+    pub async fn run(&self, statement: Statement, want: Want) -> Result<Step, DbError> {
+        let tx = self.open.number;
+        let call = Call::Run {
+            tx,
+            statement,
+            want,
+        };
+        match self.open.call(call).await? {
+            Reply::Steps(mut steps) if steps.len() == 1 => Ok(steps.remove(0)),
+            reply => Err(refused(reply)),
+        }
+    }
+
+    /// Opens a cursor.
+    pub async fn open_cursor(&self, statement: Statement) -> Result<Cursor, DbError> {
+        let mut cursor = Cursor {
+            transaction: self.open.clone(),
+            number: self.open.cursors.fetch_add(1, Ordering::Relaxed),
+            columns: Vec::new(),
+        };
+        let call = Call::OpenCursor {
+            tx: self.open.number,
+            cursor: cursor.number,
+            statement,
+        };
+        match self.open.call(call).await? {
+            Reply::Columns(columns) => {
+                cursor.columns = columns;
+                Ok(cursor)
+            }
+            reply => Err(refused(reply)),
+        }
+    }
+
+    /// Notes that the work called `id` is done; false if it was before.
+    pub async fn mark_processed(&self, id: String) -> Result<bool, DbError> {
+        let tx = self.open.number;
+        match self.open.call(Call::MarkProcessed { tx, id }).await? {
+            Reply::First(first) => Ok(first),
+            reply => Err(refused(reply)),
+        }
+    }
+
+    /// Adds messages to a queue of the same database.
+    pub async fn send(
+        &self,
+        queue: &str,
+        messages: Vec<Message>,
+    ) -> Result<Vec<String>, QueueError> {
+        let call = Call::SendIn {
+            tx: self.open.number,
+            queue: queue.to_owned(),
+            messages,
+        };
+        match self.open.call(call).await {
+            Ok(Reply::Ids(ids)) => Ok(ids),
+            Ok(reply) => Err(super::queue_refused(reply)),
+            Err(DbError::Closed) => Err(QueueError::Closed),
+            Err(DbError::TooLarge(what)) => Err(QueueError::TooLarge(what)),
+            Err(error) => Err(QueueError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Makes everything durable.
+    pub async fn commit(&self) -> Result<(), DbError> {
+        let tx = self.open.number;
+        let pending = self.open.ask(Call::Commit { tx })?;
+        self.open.end();
+        match pending.reply().await {
+            Ok(Reply::Done) => Ok(()),
+            Ok(reply) => Err(refused(reply)),
+            Err(_) if self.read_only => Err(DbError::Unavailable(UNREACHABLE.to_owned())),
+            Err(_) => Err(DbError::OutcomeUnknown),
+        }
+    }
+
+    /// Undoes everything. What has ended already stays as it is.
+    pub async fn rollback(&self) {
+        let tx = self.open.number;
+        if let Ok(pending) = self.open.ask(Call::Rollback { tx }) {
+            self.open.end();
+            // Without an answer it is rolled back all the same.
+            let _ = pending.reply().await;
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.open.ended.load(Ordering::Acquire) {
+            let tx = self.open.number;
+            self.open.link.tell(Call::Rollback { tx });
+            self.open.end();
+        }
+    }
+}
+
+impl Cursor {
+    /// Returns its columns.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Returns up to `max_rows` rows; none at the end.
+    pub async fn next(&self, max_rows: u32) -> Result<Vec<Row>, DbError> {
+        let call = Call::Next {
+            tx: self.transaction.number,
+            cursor: self.number,
+            max_rows,
+        };
+        match self.transaction.call(call).await? {
+            Reply::Page(rows) => Ok(rows),
+            reply => Err(refused(reply)),
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        if !self.transaction.ended.load(Ordering::Acquire) {
+            self.transaction.link.tell(Call::CloseCursor {
+                tx: self.transaction.number,
+                cursor: self.number,
+            });
+        }
+    }
+}
+
+impl Open {
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn ask(&self, call: Call) -> Result<Pending, DbError> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(DbError::Closed);
+        }
+        self.link
+            .ask(call)
+            .map_err(|unsent| self.broken(unsent.into()))
+    }
+
+    async fn call(&self, call: Call) -> Result<Reply, DbError> {
+        let pending = self.ask(call)?;
+        pending.reply().await.map_err(|error| self.broken(error))
+    }
+
+    /// The first call that meets a broken connection says so; to the next ones the transaction has ended.
+    fn broken(&self, error: Unanswered) -> DbError {
+        match error {
+            Unanswered::TooLarge => unchanged(error),
+            Unanswered::NotSent | Unanswered::Broken => {
+                self.end();
+                DbError::Unavailable(ROLLED_BACK.to_owned())
+            }
+        }
+    }
+}
+
+/// The error for a call that has changed nothing, whether or not it was carried out.
+pub(super) fn unchanged(error: Unanswered) -> DbError {
+    match error {
+        Unanswered::TooLarge => DbError::TooLarge("the call".to_owned()),
+        Unanswered::NotSent | Unanswered::Broken => DbError::Unavailable(UNREACHABLE.to_owned()),
+    }
+}
+
+pub(super) fn refused(reply: Reply) -> DbError {
+    match reply {
+        Reply::Db(error) => error,
+        Reply::Refused(why) => DbError::Other(why),
+        _ => DbError::Other(UNEXPECTED.to_owned()),
+    }
+}

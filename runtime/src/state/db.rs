@@ -1,0 +1,215 @@
+//! What a database is to the rest of wrun: values, statements, errors, and the seam behind which an engine works.
+//!
+//! Knows no engine. The embedded one is `sqlite`; a remote one will be one more file that implements [`Database`] and
+//! [`Transaction`].
+
+use super::BoxFuture;
+use super::queue::{Message, QueueError};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A value of a parameter or a column; `wrun:db` says what each means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Value {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Real(f64),
+    Text(String),
+    Blob(#[serde(with = "serde_bytes")] Vec<u8>),
+    Decimal(String),
+    Date(String),
+    Time(String),
+    TimestampUs(i64),
+    Uuid(u64, u64),
+    Json(String),
+    /// A type's name and the value as text.
+    Other(String, String),
+}
+
+/// A column of a result.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    /// Its declared type; empty for an expression.
+    pub type_name: String,
+}
+
+/// A row of a result: one value per column.
+pub type Row = Vec<Value>;
+
+/// The whole result of a query.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rows {
+    pub columns: Vec<Column>,
+    pub rows: Vec<Row>,
+}
+
+/// What a statement that returns no rows did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    pub affected: u64,
+    pub last_id: Option<i64>,
+}
+
+/// A statement and its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Statement {
+    pub sql: String,
+    pub params: Vec<Value>,
+}
+
+/// Whether the caller wants rows or an effect. `Execute` discards the rows of a statement that returns some.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Want {
+    /// The answer is [`Step::Rows`].
+    Rows,
+    /// The answer is [`Step::Done`].
+    Done,
+    /// Whichever the statement has.
+    Either,
+}
+
+/// The result of one statement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Step {
+    Rows(Rows),
+    Done(Done),
+}
+
+/// How far a transaction is kept apart from others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Isolation {
+    ReadCommitted,
+    RepeatableRead,
+    #[default]
+    Serializable,
+}
+
+/// How to run a transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TxOptions {
+    pub read_only: bool,
+    pub isolation: Isolation,
+    /// How long it may take in all, waiting for the writer included.
+    pub timeout: Duration,
+}
+
+impl Default for TxOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            isolation: Isolation::default(),
+            timeout: TX_TIME_MAX,
+        }
+    }
+}
+
+/// How long a transaction may wait for the writer.
+pub const WRITER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long one statement may run.
+pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a whole transaction may take.
+pub const TX_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a transaction of the embedded engine may hold the writer without doing anything.
+pub const TX_IDLE_MAX: Duration = Duration::from_secs(1);
+/// Cursors that one transaction may have open.
+pub const CURSORS_MAX: usize = 8;
+/// The largest result of one call, and the largest page of a cursor, in bytes.
+pub const RESULT_MAX: usize = 8 << 20;
+/// The longest statement in bytes.
+pub const SQL_MAX: usize = 64 << 10;
+/// Parameters of one statement.
+pub const PARAMS_MAX: usize = 1000;
+/// The largest text, blob or row, in bytes.
+pub const VALUE_MAX: usize = 8 << 20;
+/// Statements of one batch.
+pub const BATCH_MAX: usize = 1000;
+
+/// Why a call failed; `wrun:db` says what each means.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum DbError {
+    #[error("denied: {0}")]
+    Denied(String),
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// The engine refused a statement.
+    #[error("{code}: {message}")]
+    Engine {
+        /// The SQLSTATE.
+        code: String,
+        message: String,
+        constraint: Option<String>,
+        retryable: bool,
+    },
+    #[error("timeout: {0}")]
+    Timeout(String),
+    #[error("the transaction has ended")]
+    Closed,
+    #[error("a lock of the transaction was lost")]
+    LostFence,
+    #[error("the connection broke, the outcome is unknown")]
+    OutcomeUnknown,
+    #[error("too large: {0}")]
+    TooLarge(String),
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// An engine that holds one database.
+pub trait Database {
+    /// Names the language of its statements.
+    fn dialect(&self) -> &'static str;
+
+    /// Runs statements in one transaction: all take effect, or none. Ready when the effect is durable.
+    fn batch(
+        &self,
+        statements: Vec<(Statement, Want)>,
+        options: TxOptions,
+    ) -> BoxFuture<'_, Result<Vec<Step>, DbError>>;
+
+    /// Begins a transaction. Dropping the future, or the transaction, rolls it back.
+    fn begin(
+        &self,
+        options: TxOptions,
+    ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>>;
+}
+
+/// An open transaction of a [`Database`]. Dropped, it is rolled back. Operations are run in the order in which they are
+/// called, each to its end, whether or not its future is polled on.
+pub trait Transaction {
+    /// Runs a statement.
+    fn run(&self, statement: Statement, want: Want) -> BoxFuture<'static, Result<Step, DbError>>;
+
+    /// Opens a cursor under a number that the caller chooses, and returns its columns.
+    fn open_cursor(
+        &self,
+        cursor: u64,
+        statement: Statement,
+    ) -> BoxFuture<'static, Result<Vec<Column>, DbError>>;
+
+    /// Returns up to `max_rows` rows of a cursor; none at its end.
+    fn next(&self, cursor: u64, max_rows: u32) -> BoxFuture<'static, Result<Vec<Row>, DbError>>;
+
+    /// Closes a cursor, if it is open.
+    fn close_cursor(&self, cursor: u64);
+
+    /// Notes that the work called `id` is done; false if it was before.
+    fn mark_processed(&self, id: String) -> BoxFuture<'static, Result<bool, DbError>>;
+
+    /// Adds messages to a queue that lives in this database; they are there if and when the transaction commits.
+    /// Returns their ids.
+    fn send(
+        &self,
+        queue: String,
+        messages: Vec<Message>,
+    ) -> BoxFuture<'static, Result<Vec<String>, QueueError>>;
+
+    /// Makes everything durable. Later calls answer [`DbError::Closed`].
+    fn commit(&self) -> BoxFuture<'static, Result<(), DbError>>;
+
+    /// Undoes everything. Later calls answer [`DbError::Closed`].
+    fn rollback(&self) -> BoxFuture<'static, ()>;
+}

@@ -1,0 +1,144 @@
+//! Batches on their way from the lanes to their sessions: their messages are read from the database.
+//!
+//! Until a batch is with its session it can be taken back, and then it was no try.
+
+use super::{Inner, PAUSE, fit};
+use crate::state::Millis;
+use crate::state::lock::SessionId;
+use crate::state::queue::Delivery;
+use crate::state::queue::lanes::{Handed, Lanes};
+use crate::state::sqlite::messages::StoredMessage;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// Messages that are read at a time; it may be one batch more.
+const READ_MAX: usize = 64;
+
+/// The batches whose messages have to be read, or are being read.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    batches: RefCell<VecDeque<Batch>>,
+    more: Notify,
+}
+
+pub(super) struct Batch {
+    pub(super) session: SessionId,
+    pub(super) messages: Vec<Handed>,
+    pub(super) deadline: Millis,
+}
+
+impl Outgoing {
+    pub(super) fn push(&self, batch: Batch) {
+        self.batches.borrow_mut().push_back(batch);
+        self.more.notify_one();
+    }
+
+    /// Takes back what is on its way to a session.
+    pub(super) fn take_back(&self, session: SessionId, lanes: &mut Lanes) {
+        for batch in self.batches.borrow().iter() {
+            if batch.session == session {
+                lanes.take_back(session, &batch.messages);
+            }
+        }
+    }
+
+    /// Returns how many batches to read next, and their messages.
+    fn first(&self) -> (usize, Vec<i64>) {
+        let mut ids = Vec::new();
+        for (count, batch) in self.batches.borrow().iter().enumerate() {
+            if ids.len() >= READ_MAX {
+                return (count, ids);
+            }
+            ids.extend(batch.messages.iter().map(|handed| handed.id));
+        }
+        (self.batches.borrow().len(), ids)
+    }
+
+    fn pop(&self, count: usize) -> Vec<Batch> {
+        self.batches.borrow_mut().drain(..count).collect()
+    }
+}
+
+/// Reads batches and gives them to their sessions, for as long as it is polled.
+pub(super) async fn hand_out(queue: Rc<Inner>) {
+    loop {
+        let (count, ids) = queue.outgoing.first();
+        if count == 0 {
+            queue.outgoing.more.notified().await;
+            continue;
+        }
+        match queue.sqlite.read(ids).await {
+            Ok(messages) => send_on(&queue, queue.outgoing.pop(count), messages),
+            Err(error) => {
+                tracing::warn!(queue = queue.label, %error, "messages cannot be read");
+                give_back(&queue, queue.outgoing.pop(count));
+                sleep(PAUSE).await;
+            }
+        }
+        queue.run();
+    }
+}
+
+fn give_back(queue: &Inner, batches: Vec<Batch>) {
+    let mut lanes = queue.lanes.borrow_mut();
+    for batch in batches {
+        lanes.take_back(batch.session, &batch.messages);
+        lanes.refund(batch.session);
+    }
+}
+
+fn send_on(queue: &Inner, batches: Vec<Batch>, messages: Vec<StoredMessage>) {
+    let mut messages: HashMap<_, _> = messages
+        .into_iter()
+        .map(|message| (message.stored.id, message))
+        .collect();
+    for batch in batches {
+        let session = batch.session;
+        let deliveries = fill(queue, batch, &mut messages);
+        if deliveries.is_empty() {
+            queue.lanes.borrow_mut().refund(session);
+        } else {
+            (queue.sink)(session, deliveries);
+        }
+    }
+}
+
+/// Returns the deliveries of a batch, but for those that were taken from its session meanwhile, that are gone, or that
+/// have no room.
+fn fill(queue: &Inner, batch: Batch, messages: &mut HashMap<i64, StoredMessage>) -> Vec<Delivery> {
+    let mut lanes = queue.lanes.borrow_mut();
+    let mut taken = 0;
+    let mut deliveries = Vec::with_capacity(batch.messages.len());
+    for handed in batch.messages {
+        if !lanes.holds(batch.session, handed.id, handed.receipt) {
+            continue;
+        }
+        match messages.remove(&handed.id) {
+            None => lanes.forget(handed.id),
+            Some(message) if fit(&message, &mut taken) => {
+                deliveries.push(delivery(queue, message, handed, batch.deadline));
+            }
+            Some(_) => lanes.take_back(batch.session, &[handed]),
+        }
+    }
+    deliveries
+}
+
+fn delivery(queue: &Inner, message: StoredMessage, handed: Handed, deadline: Millis) -> Delivery {
+    Delivery {
+        id: queue.sqlite.external_id(handed.id),
+        receipt: handed.receipt,
+        queue: queue.label.clone(),
+        key: message.stored.key,
+        attempt: handed.attempt,
+        max_attempts: queue.max_attempts.get(),
+        sent_at_ms: message.stored.sent_at_ms,
+        deadline_ms: queue.to_wall(deadline),
+        content_type: message.content_type,
+        headers: message.headers,
+        body: message.body,
+    }
+}

@@ -1,0 +1,257 @@
+//! Opens what a generation needs, and brings what is open in line with its settings.
+//!
+//! What is open stays open: another generation may use it.
+
+use super::returning::Returning;
+use super::sessions::Sessions;
+use super::stores::Stores;
+use crate::config::shared::{self, Durability, Shared};
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
+use crate::state::lock::TTL_DEFAULT;
+use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
+use crate::state::queue::DEAD_SUFFIX;
+use crate::state::queue::embedded::{EmbeddedQueue, Sink};
+use crate::state::sqlite::messages::Stored;
+use crate::state::sqlite::{FatalFn, Options, Sqlite};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use tokio::sync::mpsc;
+
+/// The database that fencing tokens are kept in, and queues if nothing else is said.
+const DEFAULT: &str = "default";
+
+/// How large the default database may grow if the manifest does not mention it.
+const DEFAULT_SIZE_MAX: u64 = 1 << 30;
+
+/// Opens and updates.
+pub(super) struct Configurator {
+    stores: Rc<Stores>,
+    sessions: Rc<Sessions>,
+    returning: Rc<Returning>,
+    fatal: FatalFn,
+    /// The queues of each database, and how many messages each may hold.
+    depths: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+impl Configurator {
+    pub(super) fn new(
+        stores: Rc<Stores>,
+        sessions: Rc<Sessions>,
+        returning: Rc<Returning>,
+        fatal: FatalFn,
+    ) -> Self {
+        Self {
+            stores,
+            sessions,
+            returning,
+            fatal,
+            depths: BTreeMap::new(),
+        }
+    }
+
+    /// Makes everything ready for the workers of a generation.
+    pub(super) async fn configure(
+        &mut self,
+        generation: u64,
+        shared: Shared,
+        live: &[i32],
+    ) -> Result<(), Failure> {
+        self.wait_for(live);
+        self.check_homes(&shared)?;
+        for (label, queue) in &shared.queues {
+            let depths = self.depths.entry(queue.database.clone()).or_default();
+            depths.insert(label.clone(), queue.max_depth);
+        }
+        for (label, settings) in needed(&shared) {
+            self.open(&label, &settings).await?;
+        }
+        if !shared.locks.is_empty() {
+            self.open_locks().await?;
+        }
+        self.open_queues(&shared.queues).await?;
+        self.stores.grant(generation, shared);
+        Ok(())
+    }
+
+    /// Holds back every lock until these workers know that they have lost theirs.
+    fn wait_for(&self, live: &[i32]) {
+        self.returning.expect(live);
+        if live.is_empty() || !self.returning.is_waiting() {
+            return;
+        }
+        if let Some(locks) = self.stores.locks.get() {
+            locks.suspend();
+        }
+        let (stores, returning) = (self.stores.clone(), self.returning.clone());
+        tokio::task::spawn_local(async move {
+            // A worker that has heard nothing for so long believes in no lock of the usual lease.
+            if tokio::time::timeout(TTL_DEFAULT, returning.over())
+                .await
+                .is_err()
+            {
+                tracing::warn!("locks are granted again, though not every worker has connected");
+                returning.give_up();
+            }
+            if let Some(locks) = stores.locks.get() {
+                locks.resume();
+            }
+        });
+    }
+
+    /// A queue's messages cannot move from one database to another.
+    fn check_homes(&self, shared: &Shared) -> Result<(), Failure> {
+        for (label, queue) in &shared.queues {
+            let lives = |(_, queues): &(&String, &BTreeMap<_, _>)| queues.contains_key(label);
+            if let Some((home, _)) = self.depths.iter().find(lives)
+                && *home != queue.database
+            {
+                let what =
+                    format!("queue {label} cannot move from database {home} while the server runs");
+                let hint =
+                    format!("restart the server, or leave `queues.{label}.database` as it was");
+                return Err(Failure::new(ExitCode::Config, what).hint(hint));
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&self, label: &str, settings: &shared::Database) -> Result<(), Failure> {
+        let queues = self.depths.get(label).cloned().unwrap_or_default();
+        let opened = self.stores.sqlite(label);
+        let sqlite = match opened {
+            Some(sqlite) => {
+                sqlite.set_queues(queues);
+                sqlite
+            }
+            None => {
+                let (sender, sent) = mpsc::unbounded_channel();
+                let options = Options {
+                    path: self.stores.data().join(format!("{label}.db")),
+                    label: label.to_owned(),
+                    max_size: settings.max_size,
+                    durability: settings.durability,
+                    vfs: None,
+                    sync: None,
+                    fatal: self.fatal.clone(),
+                    queues,
+                };
+                let sqlite = Sqlite::open(options, sender)?;
+                tokio::task::spawn_local(pass_on(self.stores.clone(), sent));
+                let mut databases = self.stores.databases.borrow_mut();
+                databases.insert(label.to_owned(), sqlite.clone());
+                sqlite
+            }
+        };
+        if let Some(folder) = &settings.migrations {
+            for name in sqlite.migrate(folder.clone()).await? {
+                tracing::info!(db = label, name, "migration applied");
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_locks(&self) -> Result<(), Failure> {
+        if self.stores.locks.get().is_some() {
+            return Ok(());
+        }
+        let sqlite = self.sqlite(DEFAULT)?;
+        let failed = || "cannot reserve fencing tokens".to_owned();
+        let reserved = sqlite.reserve_tokens(TOKEN_BLOCK).await;
+        let end = reserved.or_fail(ExitCode::CannotCreate, failed)?;
+        let sessions = self.sessions.clone();
+        let outside = Outside {
+            on_lost: Box::new(move |guard| sessions.tell_lost(guard)),
+            reserve: Box::new(move || {
+                let reserved = sqlite.reserve_tokens(TOKEN_BLOCK);
+                Box::pin(async { reserved.await.map_err(|error| error.to_string()) })
+            }),
+        };
+        let locks = EmbeddedLocks::new(end.saturating_sub(TOKEN_BLOCK).max(1)..end, outside);
+        if self.returning.is_waiting() {
+            locks.suspend();
+        }
+        // Nobody else sets it: generations are configured one after the other.
+        let _ = self.stores.locks.set(locks);
+        Ok(())
+    }
+
+    async fn open_queues(&self, queues: &BTreeMap<String, shared::Queue>) -> Result<(), Failure> {
+        let mut loaded = HashMap::new();
+        for (label, settings) in queues {
+            if let Some(queue) = self.stores.queues.borrow().get(label) {
+                queue.configure(settings);
+                continue;
+            }
+            let db = &settings.database;
+            let sqlite = self.sqlite(db)?;
+            if !loaded.contains_key(db) {
+                let failed = || format!("cannot read the queues of database {db}");
+                let stored = sqlite.load().await.or_fail(ExitCode::NoInput, failed)?;
+                loaded.insert(db.clone(), by_queue(stored));
+            }
+            let stored = loaded.get_mut(db).and_then(|queues| queues.remove(label));
+            let queue = EmbeddedQueue::new(
+                label.clone(),
+                settings,
+                sqlite,
+                self.sink(label),
+                stored.unwrap_or_default(),
+            );
+            self.stores.queues.borrow_mut().insert(label.clone(), queue);
+        }
+        Ok(())
+    }
+
+    /// Returns what takes the deliveries of a queue to their sessions.
+    fn sink(&self, queue: &str) -> Sink {
+        let (sessions, queue) = (self.sessions.clone(), queue.to_owned());
+        Rc::new(move |session, batch| sessions.deliver(session, queue.clone(), batch))
+    }
+
+    fn sqlite(&self, label: &str) -> Result<Sqlite, Failure> {
+        let missing = || Failure::new(ExitCode::Config, format!("there is no database {label}"));
+        self.stores.sqlite(label).ok_or_else(missing)
+    }
+}
+
+/// Returns the databases that a generation needs.
+fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
+    let mut needed = shared.databases.clone();
+    let holds_queue = shared
+        .queues
+        .values()
+        .any(|queue| queue.database == DEFAULT);
+    if !shared.locks.is_empty() || holds_queue {
+        needed
+            .entry(DEFAULT.to_owned())
+            .or_insert(shared::Database {
+                migrations: None,
+                max_size: DEFAULT_SIZE_MAX,
+                durability: Durability::Full,
+            });
+    }
+    needed
+}
+
+/// Tells queues of the messages that were sent to them, for as long as their database is open.
+async fn pass_on(stores: Rc<Stores>, mut sent: mpsc::UnboundedReceiver<Vec<Stored>>) {
+    while let Some(stored) = sent.recv().await {
+        for (label, stored) in by_queue(stored) {
+            // A queue that is not there yet loads them when it comes.
+            if let Some(queue) = stores.queues.borrow().get(&label) {
+                queue.arrived(stored);
+            }
+        }
+    }
+}
+
+/// Sorts messages by the queue whose they are, dead letters included.
+fn by_queue(stored: Vec<Stored>) -> HashMap<String, Vec<Stored>> {
+    let mut queues = HashMap::<String, Vec<Stored>>::new();
+    for message in stored {
+        let label = message.queue.trim_end_matches(DEAD_SUFFIX).to_owned();
+        queues.entry(label).or_default().push(message);
+    }
+    queues
+}

@@ -1,0 +1,60 @@
+//! What waits to be written to one connection.
+//!
+//! Answers are collected and written together: those that come of one read, or of one sync of a database, are one write.
+
+use crate::state::db::DbError;
+use crate::state::protocol::{FromState, Outgoing, Reply};
+use crate::state::queue::QueueError;
+use std::cell::RefCell;
+use std::io;
+use tokio::net::unix::WriteHalf;
+use tokio::sync::Notify;
+
+/// The way out of a session, for everything that has something to tell its peer.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    frames: RefCell<Outgoing>,
+    added: Notify,
+}
+
+impl Outbox {
+    /// Adds an answer, if one is wanted. Whoever adds it on the session's own time needs no [`Outbox::notify`].
+    pub(super) fn answer(&self, id: u64, reply: Reply) {
+        if id == 0 {
+            return;
+        }
+        let instead = match &reply {
+            Reply::Messages(_) => Reply::Queue(QueueError::TooLarge("the messages".to_owned())),
+            _ => Reply::Db(DbError::TooLarge("the result".to_owned())),
+        };
+        if !self.push(&FromState::Reply { id, reply }) {
+            self.push(&FromState::Reply { id, reply: instead });
+        }
+    }
+
+    /// Adds a message; false says that it is too large.
+    pub(super) fn push(&self, message: &FromState) -> bool {
+        self.frames.borrow_mut().push(message).is_ok()
+    }
+
+    /// Tells the session that something was added.
+    pub(super) fn notify(&self) {
+        self.added.notify_one();
+    }
+
+    /// Waits for [`Outbox::notify`].
+    pub(super) async fn notified(&self) {
+        self.added.notified().await;
+    }
+
+    /// Returns how many bytes wait.
+    pub(super) fn len(&self) -> usize {
+        self.frames.borrow().len()
+    }
+
+    /// Writes what `socket` takes now.
+    pub(super) fn write(&self, socket: &WriteHalf<'_>) -> io::Result<()> {
+        let mut frames = self.frames.borrow_mut();
+        frames.write(|bytes| socket.try_write(bytes))
+    }
+}

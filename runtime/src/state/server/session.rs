@@ -1,0 +1,282 @@
+//! One connection: who it is, what it has open, and how its calls are carried out and answered.
+//!
+//! Knows frames and calls, and leaves what they mean to the files beside this one. A session's end, however it comes, gives
+//! back all that it held.
+
+mod db;
+mod flight;
+mod lock;
+mod operator;
+mod queue;
+
+use super::outbox::Outbox;
+use super::stores::Stores;
+use crate::config::shared::Shared;
+use crate::state::BoxFuture;
+use crate::state::db::Transaction;
+use crate::state::lock::SessionId;
+use crate::state::protocol::{Call, Incoming, Reply, Request};
+use crate::state::queue::Queue as _;
+use db::Transactions;
+use flight::Flight;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// Bytes that wait for a peer: above this it is not read from, and ten seconds without taking any cost it the connection.
+const WAITING_MAX: usize = 64 << 20;
+const WAITING_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes that wait for a peer at which its connection ends at once.
+const WAITING_LIMIT: usize = 4 * WAITING_MAX;
+
+/// What a session may do.
+#[derive(Clone, Debug)]
+pub(super) enum Rights {
+    /// What the manifest of a worker's generation grants.
+    Guest(Rc<Shared>),
+    /// To look and to mend, as a `wrun` command.
+    Operator,
+}
+
+/// A connection that has said who it is.
+pub(super) struct Session {
+    id: SessionId,
+    rights: Rights,
+    stores: Rc<Stores>,
+    outbox: Rc<Outbox>,
+    transactions: Transactions,
+    /// The queues that it was given messages of, or may have been.
+    consumed: RefCell<HashSet<String>>,
+    flight: Rc<Flight>,
+    /// Calls that are given up when the session ends.
+    tasks: JoinSet<()>,
+}
+
+/// What carries a call out.
+enum Answer {
+    Now(Reply),
+    /// To be given up when the session ends.
+    Later(BoxFuture<'static, Reply>),
+    /// To be carried out to the end, because others must not act before.
+    Surely(BoxFuture<'static, Reply>),
+}
+
+/// Why a session ended that its peer did not end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it does not read what it is sent")]
+    Stalled,
+    #[error("it asked for what it may not: {0}")]
+    Refused(&'static str),
+}
+
+impl Session {
+    pub(super) fn new(
+        id: SessionId,
+        rights: Rights,
+        stores: Rc<Stores>,
+        outbox: Rc<Outbox>,
+    ) -> Self {
+        Self {
+            id,
+            rights,
+            stores,
+            outbox,
+            transactions: Transactions::default(),
+            consumed: RefCell::default(),
+            flight: Rc::default(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Serves the connection until it ends. `incoming` may hold what came right behind the introduction.
+    pub(super) async fn serve(
+        mut self,
+        stream: &mut UnixStream,
+        mut incoming: Incoming,
+    ) -> Result<(), Fault> {
+        let (mut reader, writer) = stream.split();
+        let mut progress = Instant::now();
+        loop {
+            let taken = self.take(&mut incoming);
+            let waited = self.outbox.len();
+            self.outbox.write(&writer)?;
+            taken?;
+            while self.tasks.try_join_next().is_some() {}
+            let waiting = self.outbox.len();
+            if waiting < waited || waiting == 0 {
+                progress = Instant::now();
+            }
+            if waiting > WAITING_LIMIT {
+                return Err(Fault::Stalled);
+            }
+            let full = waiting > WAITING_MAX;
+            tokio::select! {
+                biased;
+                () = sleep_until(progress + WAITING_TIME_MAX), if full => return Err(Fault::Stalled),
+                () = self.outbox.notified() => {}
+                ready = writer.writable(), if waiting > 0 => ready?,
+                read = reader.read_buf(incoming.room()), if !full => if read? == 0 {
+                    return Ok(());
+                },
+            }
+        }
+    }
+
+    /// Carries out every call that has arrived in whole.
+    fn take(&mut self, incoming: &mut Incoming) -> Result<(), Fault> {
+        loop {
+            let before = incoming.len();
+            let Some(request) = incoming.take::<Request>()? else {
+                return Ok(());
+            };
+            self.handle(request, before - incoming.len())?;
+        }
+    }
+
+    fn handle(&mut self, request: Request, bytes: usize) -> Result<(), Fault> {
+        let Request { id, call } = request;
+        let answer = match self.flight.refusal(&call) {
+            Some(refusal) => Ok(Answer::Now(refusal)),
+            None => self.dispatch(call),
+        };
+        let (mut work, sure) = match answer {
+            Ok(Answer::Now(reply)) => {
+                self.outbox.answer(id, reply);
+                return Ok(());
+            }
+            Ok(Answer::Later(work)) => (work, false),
+            Ok(Answer::Surely(work)) => (work, true),
+            Err(fault) => {
+                self.outbox.answer(id, Reply::Refused(fault.to_string()));
+                return Err(fault);
+            }
+        };
+        // Most are done at once: then there is no need for a task.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(reply) = work.as_mut().poll(&mut nobody) {
+            self.outbox.answer(id, reply);
+            return Ok(());
+        }
+        let (outbox, place) = (self.outbox.clone(), self.flight.clone().enter(bytes));
+        let task = async move {
+            outbox.answer(id, work.await);
+            outbox.notify();
+            drop(place);
+        };
+        if sure {
+            tokio::task::spawn_local(task);
+        } else {
+            self.tasks.spawn_local(task);
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, call: Call) -> Result<Answer, Fault> {
+        match (&self.rights, call) {
+            (Rights::Operator, Call::Operator(call)) => Ok(self.operate(call)),
+            (Rights::Operator, _) => Err(Fault::Refused("it is no worker")),
+            (Rights::Guest(_), Call::Operator(_)) => Err(Fault::Refused("it is no operator")),
+            (Rights::Guest(_), Call::Hello { .. }) => {
+                Err(Fault::Refused("it has introduced itself before"))
+            }
+            (Rights::Guest(granted), call) => Ok(self.serve_guests(&granted.clone(), call)),
+        }
+    }
+
+    /// Carries out a call of a worker.
+    fn serve_guests(&self, granted: &Shared, call: Call) -> Answer {
+        match call {
+            Call::Acquire { guard, request } => self.acquire(granted, guard, request),
+            Call::Extend { guard, ttl_ms } => self.extend(guard, ttl_ms),
+            Call::Release { guard } => self.release(guard),
+            Call::DropGuard { guard } => self.drop_guard(guard),
+            Call::Batch {
+                db,
+                statements,
+                options,
+                fences,
+            } => self.batch(granted, &db, statements, options, fences),
+            Call::Begin {
+                tx,
+                db,
+                options,
+                fences,
+            } => self.begin(granted, tx, db, options, fences),
+            Call::Run {
+                tx,
+                statement,
+                want,
+            } => {
+                let one = |step| Reply::Steps(vec![step]);
+                self.in_transaction(tx, |open| open.run(statement, want), one)
+            }
+            Call::OpenCursor {
+                tx,
+                cursor,
+                statement,
+            } => {
+                let open = |open: &dyn Transaction| open.open_cursor(cursor, statement);
+                self.in_transaction(tx, open, Reply::Columns)
+            }
+            Call::Next {
+                tx,
+                cursor,
+                max_rows,
+            } => self.in_transaction(tx, |open| open.next(cursor, max_rows), Reply::Page),
+            Call::CloseCursor { tx, cursor } => self.close_cursor(tx, cursor),
+            Call::MarkProcessed { tx, id } => {
+                self.in_transaction(tx, |open| open.mark_processed(id), Reply::First)
+            }
+            Call::SendIn {
+                tx,
+                queue,
+                messages,
+            } => self.send_in(granted, tx, queue, messages),
+            Call::Commit { tx } => self.commit(tx),
+            Call::Rollback { tx } => self.rollback(tx),
+            Call::Send { queue, messages } => self.send(granted, &queue, messages),
+            Call::Credit {
+                queue,
+                batch,
+                batches,
+            } => self.credit(granted, &queue, batch, batches),
+            Call::Leave { queue } => self.leave(granted, &queue),
+            Call::Settle { queue, settled } => self.settle(granted, &queue, settled),
+            Call::ExtendDelivery {
+                queue,
+                delivery,
+                ms,
+            } => self.extend_delivery(granted, &queue, &delivery, ms),
+            Call::Heartbeat => self.heartbeat(),
+            // Refused before; here, so that a call cannot be forgotten.
+            Call::Hello { .. } | Call::Operator(_) => Answer::Now(Reply::Done),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // In this order: who gets a lock next must not find a transaction of its last holder open.
+        self.tasks.abort_all();
+        self.transactions.clear();
+        if let Some(locks) = self.stores.locks() {
+            locks.end_session(self.id);
+        }
+        for queue in self.consumed.take() {
+            if let Some(queue) = self.stores.queue(&queue) {
+                queue.leave(self.id, true);
+            }
+        }
+    }
+}

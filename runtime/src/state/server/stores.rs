@@ -1,0 +1,113 @@
+//! What sessions work on: the locks, databases and queues that are open, and what each generation may use of them.
+//!
+//! Opens nothing itself. What only the embedded engines can do is for operators and for `configure`.
+
+use crate::config::shared::Shared;
+use crate::state::db::Database;
+use crate::state::lock::Locks;
+use crate::state::lock::embedded::EmbeddedLocks;
+use crate::state::queue::Queue;
+use crate::state::queue::embedded::EmbeddedQueue;
+use crate::state::sqlite::Sqlite;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use tokio::sync::Notify;
+
+/// What the names of copies begin with. No database's file can be called so: no label begins with a dot.
+const COPY: &str = ".backup-";
+
+/// Everything that is open, by label.
+pub(super) struct Stores {
+    data: PathBuf,
+    pub(super) locks: OnceCell<EmbeddedLocks>,
+    pub(super) databases: RefCell<BTreeMap<String, Sqlite>>,
+    pub(super) queues: RefCell<BTreeMap<String, EmbeddedQueue>>,
+    granted: RefCell<HashMap<u64, Rc<Shared>>>,
+    /// There is a new generation.
+    granting: Notify,
+}
+
+impl Stores {
+    /// Returns stores of which nothing is open; files are in `data`.
+    pub(super) fn new(data: PathBuf) -> Self {
+        Self {
+            data,
+            locks: OnceCell::new(),
+            databases: RefCell::default(),
+            queues: RefCell::default(),
+            granted: RefCell::default(),
+            granting: Notify::new(),
+        }
+    }
+
+    /// Returns the folder of the databases' files.
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Returns a path for a copy of a database that nobody else can guess.
+    pub(super) fn new_copy(&self) -> io::Result<PathBuf> {
+        let random = getrandom::u64().map_err(io::Error::other)?;
+        Ok(self.data.join(format!("{COPY}{random:016x}.db")))
+    }
+
+    /// Removes copies that nobody took: a state process before this one was killed while it made them.
+    pub(super) fn remove_copies(&self) -> io::Result<()> {
+        for entry in self.data.read_dir()? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(COPY.as_bytes())
+            {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the locks, if any generation uses some.
+    pub(super) fn locks(&self) -> Option<&dyn Locks> {
+        self.locks.get().map(|locks| locks as &dyn Locks)
+    }
+
+    pub(super) fn database(&self, label: &str) -> Option<impl Database + use<>> {
+        self.sqlite(label)
+    }
+
+    pub(super) fn sqlite(&self, label: &str) -> Option<Sqlite> {
+        self.databases.borrow().get(label).cloned()
+    }
+
+    pub(super) fn queue(&self, label: &str) -> Option<impl Queue + use<>> {
+        self.queues.borrow().get(label).cloned()
+    }
+
+    /// Lets workers of a generation use what is granted to it.
+    pub(super) fn grant(&self, generation: u64, shared: Shared) {
+        self.granted
+            .borrow_mut()
+            .insert(generation, Rc::new(shared));
+        self.granting.notify_waiters();
+    }
+
+    /// Admits no more workers of a generation; those that are connected keep what they have.
+    pub(super) fn forget(&self, generation: u64) {
+        self.granted.borrow_mut().remove(&generation);
+    }
+
+    /// Returns what is granted to a generation, once it is known.
+    pub(super) async fn granted(&self, generation: u64) -> Rc<Shared> {
+        loop {
+            // Made before the look, so that no grant comes between.
+            let granting = self.granting.notified();
+            if let Some(shared) = self.granted.borrow().get(&generation) {
+                return shared.clone();
+            }
+            granting.await;
+        }
+    }
+}

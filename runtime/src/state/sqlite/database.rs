@@ -1,0 +1,145 @@
+//! The engine as a [`Database`]: which thread runs what a guest asks for.
+
+use super::Sqlite;
+use super::serving;
+use super::session;
+use super::statement::{Rules, Statements};
+use super::ticket::Ticket;
+use super::tokens;
+use super::work::{Manner, OneShot};
+use super::writer::{Job, Writer};
+use crate::state::BoxFuture;
+use crate::state::db::{
+    BATCH_MAX, Database, DbError, RESULT_MAX, Statement, Step, Transaction, TxOptions, Want,
+};
+use std::future::ready;
+use tokio::sync::oneshot;
+
+impl Sqlite {
+    /// Has a reader run statements that seem to read; if they do not, the writer does.
+    fn read_batch(
+        &self,
+        statements: Vec<(Statement, Want)>,
+        options: TxOptions,
+    ) -> BoxFuture<'static, Result<Vec<Step>, DbError>> {
+        let ticket = Ticket::new(options.timeout);
+        let (answer, answered) = oneshot::channel();
+        let (reading, durable) = (ticket.clone(), self.is_durable());
+        let writer = self.inner.jobs.borrow().clone();
+        self.inner.readers.read(Box::new(move |reader| {
+            let all_read = options.read_only
+                || statements.iter().all(|(statement, _)| {
+                    // What cannot be prepared fails when it is run.
+                    reader
+                        .is_read(&statement.sql, reading.deadline)
+                        .unwrap_or(true)
+                });
+            if all_read {
+                if reading.start() {
+                    let _ = answer.send(read_all(reader, &statements, &reading));
+                }
+            } else if let Some(writer) = writer {
+                let work = write_all(reading, durable, statements, answer);
+                // It fails only if the writer has ended.
+                let _ = writer.send(work);
+            }
+        }));
+        Box::pin(ticket.answer(answered))
+    }
+}
+
+impl Database for Sqlite {
+    fn dialect(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn batch(
+        &self,
+        statements: Vec<(Statement, Want)>,
+        options: TxOptions,
+    ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
+        if statements.len() > BATCH_MAX {
+            return Box::pin(ready(Err(DbError::TooLarge(format!(
+                "a batch has at most {BATCH_MAX} statements"
+            )))));
+        }
+        let seems_to_read = statements
+            .iter()
+            .all(|(statement, _)| tokens::looks_like_read(&statement.sql));
+        if options.read_only || seems_to_read {
+            return self.read_batch(statements, options);
+        }
+        let ticket = Ticket::new(options.timeout);
+        let (answer, answered) = oneshot::channel();
+        self.ask(write_all(
+            ticket.clone(),
+            self.is_durable(),
+            statements,
+            answer,
+        ));
+        Box::pin(ticket.answer(answered))
+    }
+
+    fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
+        let ticket = Ticket::new(options.timeout);
+        let (begin, begun) = session::new(ticket, self.is_durable());
+        if options.read_only {
+            self.inner.readers.read(Box::new(move |statements| {
+                serving::serve(statements, None, begin)
+            }));
+        } else {
+            self.ask(Job::Begin(begin));
+        }
+        begun
+    }
+}
+
+/// Returns the job that runs statements in one transaction that may write.
+fn write_all(
+    ticket: Ticket,
+    durable: bool,
+    statements: Vec<(Statement, Want)>,
+    answer: oneshot::Sender<Result<Vec<Step>, DbError>>,
+) -> Job {
+    let manner = Manner {
+        atomic: statements.len() == 1,
+        durable,
+    };
+    let run = move |writer: &mut Writer<'_>, ticket: &Ticket| {
+        run_all(&writer.statements, &statements, false, ticket)
+    };
+    Job::Work(Box::new(OneShot::new(ticket, manner, answer, run)))
+}
+
+/// Runs statements on one snapshot.
+fn read_all(
+    reader: &Statements<'_>,
+    statements: &[(Statement, Want)],
+    ticket: &Ticket,
+) -> Result<Vec<Step>, DbError> {
+    if statements.len() == 1 {
+        return run_all(reader, statements, true, ticket);
+    }
+    reader.execute("BEGIN", [])?;
+    let steps = run_all(reader, statements, true, ticket);
+    // Whatever became of them, there is nothing to undo.
+    reader.execute("ROLLBACK", [])?;
+    steps
+}
+
+fn run_all(
+    on: &Statements<'_>,
+    statements: &[(Statement, Want)],
+    read_only: bool,
+    ticket: &Ticket,
+) -> Result<Vec<Step>, DbError> {
+    let rules = Rules {
+        read_only,
+        deadline: ticket.deadline,
+    };
+    let mut room = RESULT_MAX;
+    statements
+        .iter()
+        .map(|(statement, want)| on.run(statement, *want, rules, &mut room))
+        .collect()
+}
