@@ -19,6 +19,7 @@ fmt:
     cargo fmt --all
     cargo fmt --all --manifest-path examples/Cargo.toml
     cargo fmt --all --manifest-path tests/guests/Cargo.toml
+    cargo fmt --all --manifest-path guest-sdk/Cargo.toml
 
 # Replaces, kills, stops and starves workers under load and accounts for every request
 faults rounds="20":
@@ -29,6 +30,16 @@ faults rounds="20":
 faults-control:
     cargo build --release --workspace
     target/release/faults --control
+
+# Measures locks, databases and queues beside Redis and PostgreSQL, where they are installed
+bench-state *args:
+    cargo build --release --workspace
+    target/release/bench_state {{args}}
+
+# Sells and charges while workers and the state process are killed, and checks the books
+state-faults rounds="1":
+    cargo build --release --workspace
+    target/release/state_faults {{rounds}}
 
 # Does what CI does
 ci:

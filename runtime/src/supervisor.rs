@@ -33,7 +33,6 @@ use signal::SignalQueue;
 use state_process::StateHandle;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 use worker_handle::{Heard, WorkerHandle};
 
@@ -72,6 +71,7 @@ struct Supervisor<'a> {
     state_process: Option<StateHandle>,
     /// Kept open once it was needed.
     state_listener: Option<UnixListener>,
+    /// None if the component handles messages alone.
     listeners: Vec<Listener>,
     urls: Vec<String>,
     next_tick: Instant,
@@ -248,18 +248,6 @@ impl<'a> Supervisor<'a> {
         });
     }
 
-    fn finish_preparation(&mut self, now: Instant) {
-        let preparation = self.preparation.as_mut();
-        let Some(result) = preparation.and_then(|preparation| preparation.finish(now)) else {
-            return;
-        };
-        self.preparation = None;
-        if let Ok(deployment) = &result {
-            self.warn_of_ignored_changes(deployment);
-        }
-        self.policy.note(Event::Prepared(result.map(Rc::new)), now);
-    }
-
     /// Does what is to be done from time to time.
     fn tick(&mut self, now: Instant) {
         let deadline = self.preparation.as_ref().map(Preparation::deadline);
@@ -360,21 +348,6 @@ impl<'a> Supervisor<'a> {
                 tracing::error!(slot, generation, error = %error, "worker could not be started");
                 let ending = Ending::NotStarted(error.to_string());
                 self.policy.note(Event::Ended(id, ending), now);
-            }
-        }
-    }
-
-    fn prepare(&mut self, reload: bool, now: Instant) {
-        if reload {
-            tracing::info!("reloading");
-            self.notify.reloading();
-        }
-        match Preparation::start(self.args, &self.folder.cache(), now) {
-            Ok(preparation) => self.preparation = Some(preparation),
-            Err(error) => {
-                let why = format!("cannot start the compile process: {error}");
-                let failure = Failure::new(ExitCode::System, why);
-                self.policy.note(Event::Prepared(Err(failure)), now);
             }
         }
     }

@@ -151,8 +151,9 @@ fn lock_is_not_reentrant() {
 #[test]
 fn waiting_in_a_circle_is_refused_to_the_one_who_closes_it() {
     let server = lock_server().start();
+    let shared = &server;
     let results = thread::scope(|scope| {
-        let take = |target| scope.spawn(|| server.get_json(target));
+        let take = |target| scope.spawn(move || shared.get_json(target));
         let first = take("/hold?key=a&ms=300&then=b&wait=60000");
         let second = take("/hold?key=b&ms=300&then=a&wait=60000");
         [first, second].map(|taker| taker.join().expect("no taker fails"))

@@ -30,6 +30,7 @@ mod serve;
 mod service_manager;
 mod signals;
 mod sockets;
+mod state_process;
 mod storage;
 mod streaming;
 mod tidy;

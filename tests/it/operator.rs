@@ -1,322 +1,196 @@
-//! The operator's commands for what guests share: `wrun db`, `queue`, `lock` and `backup`.
+//! What an operator sees of databases, queues and locks, and does about them, while a server runs.
 
 use crate::serve;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use wrun_tests::state::{ok, rows};
 use wrun_tests::{Launch, Server, folder};
 
-const GRANTS: &str = "[locks.default]\n[databases.default]\n[databases.other]\n[queues.jobs]\n";
-
-fn db_server() -> Launch {
-    serve("state_db").manifest(GRANTS)
+fn sharing() -> Launch {
+    serve("http_hello")
+        .flag("--lock", "stock")
+        .flag("--db", "default")
+        .flag("--queue", "orders")
 }
 
-#[track_caller]
-fn query(server: &Server, sql: &str) -> Value {
-    server.command(&["db", "query", "default", sql])
+fn json(server: &Server, args: &[&str]) -> Value {
+    let printed = server.control([args, &["--json"]].concat()).ok();
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"))
 }
 
-/// Makes a state folder in `parent` to put data into, and returns it and its folder for that.
-fn state_folder(parent: &Path) -> (PathBuf, PathBuf) {
-    let state = parent.join("state");
-    let data = state.join("data");
-    fs::create_dir_all(&data).expect("a folder");
-    for folder in [&state, &data] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("it is ours");
+fn query(server: &Server, sql: &str) -> String {
+    server.control(["db", "query", "default", sql]).ok()
+}
+
+#[test]
+fn query_prints_a_table_or_objects() {
+    let server = sharing().start();
+    query(
+        &server,
+        "CREATE TABLE fruit (id INTEGER PRIMARY KEY, name TEXT, fresh BOOLEAN)",
+    );
+    let insert = "INSERT INTO fruit (name, fresh) VALUES (?, TRUE), (?, NULL)";
+    let inserted = server.control(["db", "query", "default", insert, "apple", "-5"]);
+    assert_eq!(inserted.ok(), "2 rows changed\n");
+    assert_eq!(
+        query(&server, "SELECT * FROM fruit ORDER BY id"),
+        "id  name   fresh\n1   apple  t\n2   -5\n"
+    );
+    let by_id = "SELECT fresh, name FROM fruit WHERE id = ?";
+    assert_eq!(
+        json(&server, &["db", "query", "default", by_id, "1"]),
+        json!([{ "fresh": true, "name": "apple" }])
+    );
+    assert_eq!(
+        json(&server, &["db", "query", "default", "DELETE FROM fruit"])["affected"],
+        2
+    );
+}
+
+#[test]
+fn statement_that_is_refused_is_an_error_with_a_hint() {
+    let server = sharing().start();
+    for (label, sql, says) in [
+        ("default", "SELECT * FROM nowhere", "nowhere"),
+        ("default", "SELECT 1; SELECT 2", "invalid"),
+        ("default", "ATTACH 'x' AS x", "denied"),
+        ("shop", "SELECT 1", "shop"),
+    ] {
+        server
+            .control(["db", "query", label, sql])
+            .fails_with(64, &[says]);
     }
-    (state, data)
 }
 
 #[test]
 fn databases_are_listed() {
-    let server = db_server().start();
-    query(&server, "CREATE TABLE t (id INTEGER)");
-    let listed: Value = server.command(&["db", "ls"]);
-    let labels: Vec<_> = listed
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|entry| &entry["db"])
-        .collect();
-    assert_eq!(labels, ["default", "other"]);
-    assert_eq!(listed[0]["dialect"], "sqlite");
-    assert!(listed[0]["commits"].as_u64() >= Some(1), "{listed}");
-    let table = server.control(["db", "ls"]).ok();
-    for text in ["DATABASE", "default", "other", "sqlite"] {
-        assert!(table.contains(text), "{table}");
-    }
-}
-
-#[test]
-fn query_prints_rows_and_effects() {
-    let server = db_server().start();
-    query(
-        &server,
-        "CREATE TABLE t (id INTEGER PRIMARY KEY, at TIMESTAMP, doc JSON)",
-    );
-    let done = query(
-        &server,
-        "INSERT INTO t VALUES (1, 0, '{\"a\": [1]}'), (2, NULL, NULL)",
-    );
-    assert_eq!(done, json!({ "affected": 2, "last_id": 2 }));
-    let expected = json!([
-        { "id": 1, "at": "1970-01-01T00:00:00+00:00", "doc": { "a": [1] } }, { "id": 2, "at": null, "doc": null },
-    ]);
-    assert_eq!(query(&server, "SELECT * FROM t ORDER BY id"), expected);
-    let text = server
-        .control([
-            "db",
-            "query",
-            "default",
-            "SELECT id, doc FROM t WHERE id = ?",
-            "1",
-        ])
-        .ok();
-    assert_eq!(text, "id  doc\n1   {\"a\": [1]}\n");
-    let text = server
-        .control(["db", "query", "default", "DELETE FROM t WHERE id = 1"])
-        .ok();
-    assert_eq!(text, "1 row changed\n");
+    let server = sharing().start();
+    query(&server, "CREATE TABLE t (a INTEGER)");
+    let databases = json(&server, &["db", "ls"]);
     assert_eq!(
-        query(&server, "SELECT count(*) AS n FROM t"),
-        json!([{ "n": 1 }])
+        (&databases[0]["db"], &databases[0]["dialect"]),
+        (&json!("default"), &json!("sqlite"))
     );
-    let other: Value = server.command(&[
-        "db",
-        "query",
-        "other",
-        "SELECT count(*) AS n FROM sqlite_schema WHERE name = 't'",
-    ]);
-    assert_eq!(other, json!([{ "n": 0 }]));
+    assert!(server.control(["db", "ls"]).ok().contains("default"));
 }
 
 #[test]
-fn query_that_is_refused_says_why() {
-    let server = db_server().start();
-    let refused = |label, sql| server.control(["db", "query", label, sql]);
-    refused("nothing", "SELECT 1").fails_with(64, &["nothing", "wrun db ls"]);
-    refused("default", "SELEKT").fails_with(64, &["42601"]);
-    refused("default", "SELECT 1; SELECT 2").fails_with(64, &["several statements"]);
-    refused("default", "ATTACH 'x' AS x").fails_with(64, &["ATTACH"]);
-    refused("default", "SELECT * FROM _wrun_message").fails_with(64, &["_wrun_message"]);
-}
-
-#[test]
-fn locks_are_listed_with_who_holds_them() {
-    let server = serve("state_lock").manifest(GRANTS).start();
-    assert_eq!(server.locks().len(), 0);
-    let mut holder = server.connect();
-    holder.send_head("GET", "/forever?key=stock:1", &[]);
-    let lock = server.when_held("stock:1", 0);
-    assert_eq!(
-        (lock.space.as_str(), lock.pid),
-        ("default", server.worker().pid)
-    );
-    let table = server.control(["lock", "ls"]).ok();
-    for text in [
-        "SPACE",
-        "stock:1",
-        &lock.token.to_string(),
-        &lock.pid.to_string(),
-    ] {
-        assert!(table.contains(text), "{table}");
-    }
-}
-
-#[test]
-fn message_can_be_sent_seen_and_deleted() {
-    let server = serve("state_queue").manifest(GRANTS).start();
-    let sent: Value = server.command(&[
+fn message_is_sent_seen_and_deleted() {
+    let server = sharing().start();
+    let send = [
         "queue",
         "send",
-        "jobs",
-        "{\"a\":1}",
+        "orders",
+        "{\"n\":1}",
         "--key",
-        "k",
-        "-H",
-        "from=operator",
-        "--content-type",
-        "application/json",
+        "a",
+        "--header",
+        "from=test",
         "--dedup-id",
         "once",
-    ]);
-    let again = server
-        .control(["queue", "send", "jobs", "again", "--dedup-id", "once"])
-        .ok();
-    assert_eq!(sent["id"], again.trim_end());
+    ];
+    let id = server.control(send).ok();
+    assert_eq!(server.control(send).ok(), id, "the second one is the same");
     server
-        .control(["queue", "send", "jobs", "later", "--delay", "1h"])
+        .control(["queue", "send", "orders", "later", "--delay", "1h"])
         .ok();
-    let peeked: Value = server.command(&["queue", "peek", "jobs", "-n", "1"]);
-    assert_eq!(peeked.as_array().map(Vec::len), Some(1));
+    let queues = json(&server, &["queue", "ls"]);
     assert_eq!(
-        (&peeked[0]["id"], &peeked[0]["key"]),
-        (&sent["id"], &json!("k"))
+        (
+            &queues[0]["queue"],
+            &queues[0]["messages"],
+            &queues[0]["delayed"]
+        ),
+        (&json!("orders"), &json!(2), &json!(1))
     );
-    let table = server.control(["queue", "peek", "jobs"]).ok();
-    for text in ["BODY", "from=operator", "{\"a\":1}", "later"] {
-        assert!(table.contains(text), "{table}");
-    }
-    let table = server.control(["queue", "ls"]).ok();
-    assert!(
-        table.contains("DELAYED") && table.contains("jobs"),
-        "{table}"
+    let messages = json(&server, &["queue", "peek", "orders", "--count", "1"]);
+    assert_eq!(messages.as_array().unwrap().len(), 1);
+    let message = &messages[0];
+    assert_eq!(message["id"], id.trim());
+    assert_eq!(
+        (
+            &message["body"],
+            &message["key"],
+            &message["headers"]["from"]
+        ),
+        (&json!("{\"n\":1}"), &json!("a"), &json!("test"))
     );
-    let queue = server.queue("jobs");
-    assert_eq!((queue.messages, queue.ready, queue.delayed), (2, 1, 1));
     server
-        .control(["queue", "purge", "jobs"])
+        .control(["queue", "purge", "orders"])
         .fails_with(64, &["--yes"]);
     assert_eq!(
-        server.control(["queue", "purge", "jobs", "--yes"]).ok(),
-        "2 messages deleted\n"
+        json(&server, &["queue", "purge", "orders", "--yes"])["count"],
+        2
     );
-    assert_eq!(server.queue("jobs").messages, 0);
+    assert_eq!(json(&server, &["queue", "peek", "orders"]), json!([]));
+}
+
+#[test]
+fn queue_that_is_not_there_is_an_error() {
+    let server = sharing().start();
+    for command in [
+        &["queue", "peek", "shop"][..],
+        &["queue", "send", "shop", "x"],
+        &["queue", "redrive", "shop"],
+        &["queue", "purge", "shop", "--yes"],
+    ] {
+        server.control(command).fails_with(64, &["shop"]);
+    }
+}
+
+#[test]
+fn nothing_to_redrive_is_no_error() {
+    let server = sharing().start();
     assert_eq!(
-        server.control(["queue", "redrive", "jobs"]).ok(),
+        server.control(["queue", "redrive", "orders"]).ok(),
         "0 messages sent back\n"
     );
 }
 
 #[test]
-fn message_body_comes_from_stdin_too() {
-    let server = serve("state_queue").manifest(GRANTS).start();
-    let folder = folder();
-    let send = |body: &[u8]| {
-        let file = folder.path().join("body");
-        fs::write(&file, body).expect("a file");
-        let mut command: Command = crate::wrun().command();
-        command
-            .args(["queue", "send", "jobs", "--state"])
-            .arg(server.state());
-        command.stdin(Stdio::from(fs::File::open(&file).expect("it is there")));
-        wrun_tests::Outcome::from(command.output().expect("wrun starts"))
-    };
-    send(b"from a file").ok();
-    assert!(
-        server
-            .control(["queue", "peek", "jobs"])
-            .ok()
-            .contains("from a file")
-    );
-    send(&vec![b'x'; (1 << 20) + 1]).fails_with(64, &["larger than"]);
+fn locks_are_listed() {
+    let server = sharing().start();
+    assert_eq!(json(&server, &["lock", "ls"]), json!([]));
+    assert!(server.control(["lock", "ls"]).ok().starts_with("SPACE"));
 }
 
 #[test]
-fn queue_that_is_not_there_is_refused_by_every_command() {
-    let server = serve("state_queue").manifest(GRANTS).start();
-    for args in [
-        &["queue", "peek", "nothing"][..],
-        &["queue", "send", "nothing", "body"],
-        &["queue", "redrive", "nothing"],
-        &["queue", "purge", "nothing", "--yes"],
-        &["queue", "peek", "jobs.dead"],
-        &["queue", "peek", "../jobs"],
-    ] {
-        server.control(args).fails_with(64, &["wrun queue ls"]);
-    }
-}
-
-#[test]
-fn server_that_shares_nothing_says_so() {
-    let server = serve("http_hello").start();
+fn server_starts_on_a_backup_of_another() {
     let folder = folder();
     let copy = folder.path().join("copy.db");
-    for args in [
-        &["db", "ls"][..],
-        &["queue", "ls"],
-        &["lock", "ls"],
-        &["backup", copy.to_str().expect("UTF-8")],
-    ] {
-        server.control(args).fails_with(69, &["shares nothing"]);
-    }
-    assert!(!copy.exists());
-}
-
-#[test]
-fn backup_is_a_whole_copy_while_others_write_and_a_server_can_start_on_it() {
-    let server = db_server().start();
-    query(&server, "CREATE TABLE t (a INTEGER, b INTEGER)");
-    let folder = folder();
-    let copy = folder.path().join("copy.db");
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // Two rows in each transaction: a copy with one of them is no copy.
-            while !stop.load(Ordering::Relaxed) {
-                let insert = json!({ "sql": "INSERT INTO t VALUES (1, 1)" });
-                ok(&server.step(json!({ "op": "batch", "statements": [insert, insert] })));
-            }
-        });
-        wrun_tests::eventually("many rows", wrun_tests::SOON, || {
-            (query(&server, "SELECT count(*) AS n FROM t")[0]["n"].as_u64() > Some(50))
-                .then_some(())
-        });
-        server.control(["backup".as_ref(), copy.as_os_str()]).ok();
-        stop.store(true, Ordering::Relaxed);
-    });
+    let file = copy.to_str().unwrap();
+    let server = sharing().start();
+    query(&server, "CREATE TABLE t (a INTEGER)");
+    query(&server, "INSERT INTO t VALUES (7)");
+    server.control(["queue", "send", "orders", "kept"]).ok();
+    server.control(["backup", file]).ok();
     assert_eq!(
-        fs::metadata(&copy)
-            .expect("it is there")
-            .permissions()
-            .mode()
-            & 0o777,
+        fs::metadata(&copy).unwrap().permissions().mode() & 0o777,
         0o600
     );
+    server
+        .control(["backup", file])
+        .fails_with(73, &["--force"]);
+    query(&server, "INSERT INTO t VALUES (8)");
+    server.control(["backup", file, "--force"]).ok();
+    query(&server, "INSERT INTO t VALUES (9)");
+    server
+        .control(["backup", "--db", "shop", "never"])
+        .fails_with(64, &["shop"]);
+    let left: Vec<_> = fs::read_dir(server.state().join("data"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| !name.to_string_lossy().starts_with("default.db"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    let state = folder.path().join("state");
+    fs::create_dir_all(state.join("data")).unwrap();
+    fs::copy(&copy, state.join("data/default.db")).unwrap();
+    let restored = sharing().state(&state).start();
+    assert_eq!(query(&restored, "SELECT a FROM t ORDER BY a"), "a\n7\n8\n");
     assert_eq!(
-        fs::read_dir(folder.path()).expect("a folder").count(),
-        1,
-        "nothing is left beside it"
+        json(&restored, &["queue", "peek", "orders"])[0]["body"],
+        "kept"
     );
-    let again = server.control(["backup".as_ref(), copy.as_os_str()]);
-    again.fails_with(73, &["is there already", "--force"]);
-    server
-        .control(["backup".as_ref(), copy.as_os_str(), "--force".as_ref()])
-        .ok();
-    let after = query(&server, "SELECT count(*) AS n FROM t")[0]["n"].as_i64();
-
-    let (state, data) = state_folder(folder.path());
-    fs::rename(&copy, data.join("default.db")).expect("one disk");
-    let restored = db_server().state(&state).start();
-    let result = restored.step(json!({ "op": "query", "sql": "SELECT count(*) FROM t" }));
-    let kept = rows(&result)[0][0].as_i64();
-    assert_eq!(kept, after);
-    assert_eq!(kept.map(|rows| rows % 2), Some(0));
-}
-
-#[test]
-fn messages_are_part_of_a_backup() {
-    let server = serve("state_queue").manifest(GRANTS).start();
-    server.control(["queue", "send", "jobs", "kept"]).ok();
-    let folder = folder();
-    let (state, data) = state_folder(folder.path());
-    let copy = data.join("default.db");
-    server
-        .control([
-            "backup".as_ref(),
-            copy.as_os_str(),
-            "--db".as_ref(),
-            "default".as_ref(),
-        ])
-        .ok();
-    let restored = serve("state_queue").manifest(GRANTS).state(&state).start();
-    assert!(
-        restored
-            .control(["queue", "peek", "jobs"])
-            .ok()
-            .contains("kept")
-    );
-    let missing = server.control([
-        "backup".as_ref(),
-        folder.path().join("x").as_os_str(),
-        "--db".as_ref(),
-        "nothing".as_ref(),
-    ]);
-    missing.fails_with(64, &["nothing"]);
 }

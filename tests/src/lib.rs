@@ -3,6 +3,7 @@
 //! Knows wrun from the outside only: its command line, its log, what it answers. The tests are in `tests/it`, a test
 //! target of the package `wrun`, because only there cargo tells where the binary is.
 
+pub mod bench;
 pub mod checkout;
 pub mod components;
 pub mod faults;

@@ -22,6 +22,18 @@ pub enum Victims {
     Both,
 }
 
+impl Victims {
+    /// Returns who they are, for a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Workers => "workers",
+            Self::State => "state",
+            Self::Both => "both",
+        }
+    }
+}
+
 /// The pauses between two kills, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 50..200;
 

@@ -96,6 +96,9 @@ impl Server {
             .log
             .first_line(START)
             .expect("the server says its URL before it ends");
+        if line.starts_with("wrun: handling messages") {
+            return server;
+        }
         let addr = line
             .split_once("http://")
             .and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
@@ -103,7 +106,7 @@ impl Server {
         server
     }
 
-    /// Returns the first address that it listens on.
+    /// Returns the first address that it listens on; it has none if it handles messages alone.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }

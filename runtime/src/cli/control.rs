@@ -85,11 +85,15 @@ fn unexpected(reply: &ControlReply) -> Failure {
 /// Formats the processes for people.
 fn overview(processes: &Processes) -> String {
     let supervisor = &processes.supervisor;
+    // A server that handles messages alone has no address.
+    let at = match supervisor.urls.is_empty() {
+        true => String::new(),
+        false => format!(" at {}", supervisor.urls.join(" ")),
+    };
     let mut text = format!(
-        "{} serves {} at {}\nsupervisor {}, {}, generation {}, up {}\n",
-        format_args!("wrun {}", supervisor.version),
+        "wrun {} serves {}{at}\nsupervisor {}, {}, generation {}, up {}\n",
+        supervisor.version,
         supervisor.path,
-        supervisor.urls.join(" "),
         supervisor.pid,
         supervisor.state,
         supervisor.generation,

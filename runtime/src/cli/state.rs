@@ -1,7 +1,7 @@
 //! How the commands for databases, queues and locks ask a server's state process, and what its refusals are to the user.
 
 use crate::exit_code::ExitCode;
-use crate::failure::{Failure, OrFail as _};
+use crate::failure::Failure;
 use crate::state::db::DbError;
 use crate::state::operator;
 use crate::state::protocol::{OperatorCall, Reply};
@@ -12,19 +12,19 @@ use std::path::Path;
 /// Asks the server whose state folder is `folder`.
 pub(super) fn ask(folder: &Path, call: OperatorCall) -> Result<Reply, Failure> {
     let socket = state_folder::state_socket(folder)?;
-    let (_open, way) = state_folder::short_way(&socket).or_fail(ExitCode::Unavailable, || {
-        format!("cannot open state folder {}", folder.display())
-    })?;
-    match operator::connect(&way)?.ask(call)? {
+    let asked = operator::connect(&socket).and_then(|mut server| server.ask(call));
+    match asked.map_err(with_hint)? {
         Reply::Db(error) => Err(database_failure(&error)),
         Reply::Queue(error) => Err(queue_failure(&error)),
         Reply::Lock(error) => Err(unavailable(error.to_string())),
-        Reply::Refused(why) => Err(Failure::new(
-            ExitCode::NoPermission,
-            format!("the state process refuses this: {why}"),
-        )
-        .hint("run it as the user who runs the server, and not from a guest's process")),
         reply => Ok(reply),
+    }
+}
+
+fn with_hint(failure: Failure) -> Failure {
+    match failure.hint {
+        Some(_) => failure,
+        None => failure.hint("the server's log says what its state process does"),
     }
 }
 

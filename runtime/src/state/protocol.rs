@@ -10,11 +10,11 @@ use super::lock::{Acquire, LockError, LockStatus};
 use super::queue::{Delivery, Message, Peeked, QueueError, QueueStatus, Settled};
 use serde::{Deserialize, Serialize};
 
-mod address;
 mod frame;
+mod stream;
 
-pub use address::Address;
 pub use frame::{Incoming, Outgoing, Oversized};
+pub use stream::Stream;
 
 /// The largest frame in bytes. A larger one costs its sender the connection.
 pub const FRAME_MAX: usize = 16 << 20;

@@ -3,6 +3,8 @@
 //! Reading a stranger's component and compiling it may take all memory, all time, or crash, so none of it happens in
 //! the supervisor: a child does it, and all that comes back is one bounded message.
 
+use super::Supervisor;
+use super::policy::Event;
 use super::process::{Ending, Process};
 use super::spawn::{Child, usable_cpus};
 use crate::config::{ServeArgs, Workers};
@@ -16,6 +18,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long building and compiling may take.
@@ -60,6 +63,7 @@ impl Deployment {
         Self::new(Prepared {
             config,
             code: "code".into(),
+            handles_http: true,
         })
     }
 
@@ -182,6 +186,57 @@ impl Drop for Preparation {
             self.process.kill_group();
             let _ = self.process.wait();
         }
+    }
+}
+
+impl Supervisor<'_> {
+    pub(super) fn prepare(&mut self, reload: bool, now: Instant) {
+        if reload {
+            tracing::info!("reloading");
+            self.notify.reloading();
+        }
+        match Preparation::start(self.args, &self.folder.cache(), now) {
+            Ok(preparation) => self.preparation = Some(preparation),
+            Err(error) => {
+                let why = format!("cannot start the compile process: {error}");
+                let failure = Failure::new(ExitCode::System, why);
+                self.policy.note(Event::Prepared(Err(failure)), now);
+            }
+        }
+    }
+
+    pub(super) fn finish_preparation(&mut self, now: Instant) {
+        let preparation = self.preparation.as_mut();
+        let Some(result) = preparation.and_then(|preparation| preparation.finish(now)) else {
+            return;
+        };
+        self.preparation = None;
+        let result = result.and_then(|deployment| self.check_sockets(deployment));
+        if let Ok(deployment) = &result {
+            self.warn_of_ignored_changes(deployment);
+        }
+        self.policy.note(Event::Prepared(result.map(Rc::new)), now);
+    }
+
+    /// Gives up the sockets if the first component has no use for them, and refuses a later one that has another mind.
+    fn check_sockets(&mut self, deployment: Deployment) -> Result<Deployment, Failure> {
+        let handles_http = deployment.prepared.handles_http;
+        if self.policy.generation() == 0 && !handles_http {
+            // Otherwise clients would wait in them for an answer that never comes.
+            self.listeners.clear();
+            self.urls.clear();
+        }
+        let what = match (handles_http, self.listeners.is_empty()) {
+            (true, false) | (false, true) => return Ok(deployment),
+            (true, true) => {
+                "the new component handles requests, and the server does not listen for any"
+            }
+            (false, false) => {
+                "the new component handles no requests, and the server listens for them"
+            }
+        };
+        Err(Failure::new(ExitCode::Config, what)
+            .hint("stop the server and start it with the new component"))
     }
 }
 

@@ -22,16 +22,20 @@ impl Supervisor<'_> {
             workers: self.policy.target(),
             uptime_s: seconds_since(self.started),
         };
-        let state = self.policy.state_process().map(|(state, restarts)| {
-            let handle = self.state_process.as_ref();
-            StateStatus {
-                pid: handle.map(|handle| handle.process.pid().as_raw()),
-                state: state.to_owned(),
-                restarts,
-                rss_bytes: handle.map_or(0, |handle| handle.process.resident()),
-                uptime_s: handle.map_or(0, |handle| seconds_since(handle.started)),
-            }
-        });
+        let state = self
+            .policy
+            .state_process()
+            .status()
+            .map(|(state, restarts)| {
+                let handle = self.state_process.as_ref();
+                StateStatus {
+                    pid: handle.map(|handle| handle.process.pid().as_raw()),
+                    state: state.to_owned(),
+                    restarts,
+                    rss_bytes: handle.map_or(0, |handle| handle.process.resident()),
+                    uptime_s: handle.map_or(0, |handle| seconds_since(handle.started)),
+                }
+            });
         let status = |(&id, handle): (&WorkerId, &super::WorkerHandle)| {
             let worker = self.policy.worker(id)?;
             Some(WorkerStatus {
@@ -60,11 +64,12 @@ impl Supervisor<'_> {
     pub(super) fn announce(&self, generation: u64, workers: usize, is_first: bool) {
         if is_first {
             let noun = if workers == 1 { "worker" } else { "workers" };
+            let what = match self.urls.is_empty() {
+                true => "handling messages".to_owned(),
+                false => format!("listening on {}", self.urls.join(" ")),
+            };
             // The tests and README wait for this line: the first one on stderr.
-            log::announce(&format!(
-                "wrun: listening on {} ({workers} {noun})",
-                self.urls.join(" ")
-            ));
+            log::announce(&format!("wrun: {what} ({workers} {noun})"));
         }
         tracing::info!(generation, workers, "serving");
         self.notify.ready(&format!(

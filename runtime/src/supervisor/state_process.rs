@@ -124,10 +124,7 @@ impl Supervisor<'_> {
                 Heard::Message(StateReport::Failed {
                     generation,
                     failure,
-                }) => {
-                    tracing::error!(pid, generation, error = %failure, "state process cannot serve this generation");
-                    StateEvent::Refused(generation, failure)
-                }
+                }) => StateEvent::Refused(generation, failure),
             };
             self.policy.note(Event::State(event), now);
         }
@@ -145,7 +142,7 @@ impl Supervisor<'_> {
             Err(error) => Ending::NotStarted(error.to_string()),
         };
         let pid = handle.process.pid().as_raw();
-        if self.policy.expects_end_of_state() {
+        if self.policy.state_process().is_asked_to_end() {
             tracing::info!(pid, %ending, "state process ended");
         } else {
             tracing::warn!(pid, %ending, "state process ended unasked");

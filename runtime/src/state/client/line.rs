@@ -2,14 +2,11 @@
 
 use super::Line;
 use super::link::{Link, Unsent};
-use crate::state::protocol::{Address, Call, FromState, Incoming, Reply, Role};
+use crate::state::protocol::{Call, FromState, Incoming, Reply, Role, Stream};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
 use tokio::time::{Instant, sleep_until};
 
 /// How long to wait before connecting again, when there is nobody to connect to.
@@ -21,9 +18,9 @@ pub(super) async fn keep(line: Arc<Line>) {
     let mut pause = PAUSE_MIN;
     loop {
         match connect(&line).await {
-            Ok((link, reader)) => {
+            Ok(link) => {
                 pause = PAUSE_MIN;
-                let end = Reading::new(&line, &link, reader).run().await;
+                let end = Reading::new(&line, &link).run().await;
                 tracing::warn!(reason = %end, "the connection to the state process ended");
             }
             Err(error) => {
@@ -36,11 +33,8 @@ pub(super) async fn keep(line: Arc<Line>) {
 }
 
 /// Connects and says who this is. Waits for a state process that is only just starting: the supervisor holds the socket.
-async fn connect(line: &Line) -> io::Result<(Arc<Link>, OwnedReadHalf)> {
-    let address = Address::of(&line.socket)?;
-    let stream = UnixStream::connect(address.path()).await?;
-    let (mut reader, writer) = stream.into_split();
-    let link = Link::new(writer);
+async fn connect(line: &Line) -> io::Result<Arc<Link>> {
+    let link = Link::new(Stream::connect(&line.socket).await?);
     let role = Role::Worker {
         generation: line.generation,
     };
@@ -50,12 +44,12 @@ async fn connect(line: &Line) -> io::Result<(Arc<Link>, OwnedReadHalf)> {
         match incoming.take()? {
             Some(FromState::Reply {
                 reply: Reply::Done, ..
-            }) => return Ok((Arc::new(link), reader)),
+            }) => return Ok(Arc::new(link)),
             Some(other) => {
                 let what = format!("it does not serve this worker: {other:?}");
                 return Err(io::Error::other(what));
             }
-            None if reader.read_buf(incoming.room()).await? == 0 => {
+            None if link.read(incoming.room()).await? == 0 => {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             None => {}
@@ -67,20 +61,18 @@ async fn connect(line: &Line) -> io::Result<(Arc<Link>, OwnedReadHalf)> {
 struct Reading<'a> {
     line: &'a Line,
     link: &'a Arc<Link>,
-    reader: OwnedReadHalf,
     incoming: Incoming,
     /// The sign of life that was sent and not answered: the number of its call, and when.
     beat: Option<(u64, std::time::Instant)>,
 }
 
 impl<'a> Reading<'a> {
-    fn new(line: &'a Line, link: &'a Arc<Link>, reader: OwnedReadHalf) -> Self {
+    fn new(line: &'a Line, link: &'a Arc<Link>) -> Self {
         line.consuming.connect(link);
         line.current.send_replace(Some(link.clone()));
         Self {
             line,
             link,
-            reader,
             incoming: Incoming::default(),
             beat: None,
         }
@@ -106,7 +98,7 @@ impl<'a> Reading<'a> {
                     due.as_mut().reset(sent + self.link.beat_interval());
                 }
                 error = &mut behind => return error,
-                read = self.reader.read_buf(self.incoming.room()) => match read {
+                read = self.link.read(self.incoming.room()) => match read {
                     Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                     Ok(_) => if let Err(error) = self.take() {
                         return error;

@@ -5,13 +5,12 @@
 
 use super::guard::Held;
 use super::locked;
-use crate::state::protocol::{Call, HEARTBEAT_MS, Outgoing, Reply, Request};
+use crate::state::protocol::{Call, HEARTBEAT_MS, Outgoing, Reply, Request, Stream};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot};
 
 /// Bytes that may wait because the state process does not read.
@@ -66,7 +65,7 @@ impl Pending {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    socket: OwnedWriteHalf,
+    stream: Stream,
     out: Mutex<Outgoing>,
     /// Something waits in `out`.
     behind: Notify,
@@ -83,9 +82,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(socket: OwnedWriteHalf) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self {
-            socket,
+            stream,
             out: Mutex::default(),
             behind: Notify::new(),
             open: AtomicBool::new(true),
@@ -140,7 +139,7 @@ impl Link {
             return Ok(());
         }
         let len = out.len();
-        if out.write(|bytes| self.socket.try_write(bytes)).is_err() {
+        if out.write(|bytes| self.stream.write(bytes)).is_err() {
             // Whoever reads finds out, too, and ends the link; until then nothing more is sent.
             self.open.store(false, Ordering::Release);
             if out.len() == len {
@@ -157,8 +156,8 @@ impl Link {
         loop {
             self.behind.notified().await;
             while !locked(&self.out).is_empty() {
-                let written = match self.socket.writable().await {
-                    Ok(()) => locked(&self.out).write(|bytes| self.socket.try_write(bytes)),
+                let written = match self.stream.writable().await {
+                    Ok(()) => locked(&self.out).write(|bytes| self.stream.write(bytes)),
                     Err(error) => Err(error),
                 };
                 if let Err(error) = written {
@@ -166,6 +165,11 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Reads what has arrived.
+    pub(super) async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        self.stream.read(buffer).await
     }
 
     /// Gives an answer to whoever waits for it.
@@ -190,8 +194,8 @@ impl Link {
     /// Ends the connection, and with it everything that was made on it.
     pub(super) fn close(&self) {
         self.open.store(false, Ordering::Release);
-        // A guest may keep this link's other half for long; the state process must not wait for that.
-        let _ = rustix::net::shutdown(self.socket.as_ref(), rustix::net::Shutdown::Both);
+        // A guest may hold a guard of this link for long; the state process must not wait for that.
+        self.stream.shut_down();
         locked(&self.out).clear();
         drop(locked(&self.calls).take());
         for (_, guard) in locked(&self.guards).drain() {

@@ -3,7 +3,6 @@
 //! Does no I/O of its own, so that the blocking and the non-blocking ends of a connection share it.
 
 use super::FRAME_MAX;
-use bytes::{Buf as _, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
 
@@ -118,14 +117,18 @@ impl io::Write for Body<'_> {
 /// Bytes that were read.
 #[derive(Debug, Default)]
 pub struct Incoming {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
+    /// How many of them were taken.
+    taken: usize,
 }
 
 impl Incoming {
-    /// Returns the buffer to read more into, with room.
-    pub fn room(&mut self) -> &mut BytesMut {
-        if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
-            self.bytes = BytesMut::new();
+    /// Returns the buffer to append to, with room for more.
+    pub fn room(&mut self) -> &mut Vec<u8> {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
+        if self.bytes.is_empty() {
+            self.bytes.shrink_to(KEPT);
         }
         self.bytes.reserve(READ);
         &mut self.bytes
@@ -133,7 +136,7 @@ impl Incoming {
 
     /// Takes the next message: `None` if it has not arrived in whole, an error if it is none.
     pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        let Some((head, rest)) = self.bytes.split_first_chunk::<HEAD>() else {
+        let Some((head, rest)) = self.bytes[self.taken..].split_first_chunk::<HEAD>() else {
             return Ok(None);
         };
         let len = u32::from_le_bytes(*head) as usize;
@@ -148,18 +151,18 @@ impl Incoming {
         if !left.is_empty() {
             return Err(garbage("a frame holds more than a message"));
         }
-        self.bytes.advance(HEAD + len);
+        self.taken += HEAD + len;
         Ok(Some(message))
     }
 
     /// Returns how many bytes have arrived that are not taken.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.taken
     }
 
     /// Tells whether every byte that has arrived is taken.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
     }
 }
 

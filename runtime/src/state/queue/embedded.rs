@@ -19,7 +19,7 @@ use crate::state::sqlite::Sqlite;
 use crate::state::sqlite::messages::{Change, Stored, StoredMessage};
 use crate::state::{BoxFuture, Millis};
 use journal::Journal;
-use outgoing::{Batch, Outgoing};
+use outgoing::{Batch, Outgoing, fit};
 use std::cell::{Cell, RefCell};
 use std::future::ready;
 use std::rc::Rc;
@@ -31,9 +31,6 @@ use tokio::time::{Instant, timeout};
 /// Takes deliveries, all of one batch, to their session.
 pub type Sink = Rc<dyn Fn(SessionId, Vec<Delivery>)>;
 
-/// The content of one batch, or of one answer to `peek`, in bytes: a frame has room for it. Messages beyond it come with
-/// the next batch.
-const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Messages that `peek` returns.
 const PEEK_MAX: u32 = 100;
 /// Dead letters that are sent back in one transaction.
@@ -367,18 +364,6 @@ fn to_the_end<T: 'static>(
         let gone = |_| Err(QueueError::Unavailable("the queue was closed".to_owned()));
         task.await.unwrap_or_else(gone)
     })
-}
-
-/// Tells whether a message fits behind what is taken already, and takes it. The first one always fits.
-fn fit(message: &StoredMessage, taken: &mut usize) -> bool {
-    let headers = message
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len());
-    let size = message.body.len() + headers.sum::<usize>();
-    let fits = *taken == 0 || *taken + size <= BATCH_BYTES_MAX;
-    *taken += size;
-    fits
 }
 
 fn policy(settings: &shared::Queue) -> Policy {

@@ -1,15 +1,15 @@
 //! Takes connections, and finds out who they are before anything else.
 
+use super::outbox::Outbox;
 use super::peer::Peer;
 use super::returning::Returning;
 use super::session::{Fault, Rights, Session};
 use super::sessions::Sessions;
 use super::stores::Stores;
-use crate::state::protocol::{Call, FromState, Incoming, Outgoing, Reply, Request, Role};
+use crate::state::protocol::{Call, Incoming, Reply, Request, Role, Stream};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -74,23 +74,19 @@ impl Reception {
         }
     }
 
-    async fn converse(&self, mut stream: UnixStream, peer: Peer) -> Result<(), Fault> {
+    async fn converse(&self, stream: UnixStream, peer: Peer) -> Result<(), Fault> {
+        let stream = Stream::of(stream)?;
         let mut incoming = Incoming::default();
-        let hello = timeout(HELLO_MAX, first(&mut stream, &mut incoming)).await;
+        let hello = timeout(HELLO_MAX, first(&stream, &mut incoming)).await;
         let Some(Request { id, call }) = hello.map_err(|_| Fault::Refused(NO_HELLO))?? else {
             return Ok(());
         };
         let rights = match self.rights(call, peer).await {
             Ok(rights) => rights,
-            Err(why) => {
-                say(&mut stream, id, Reply::Refused(why.to_owned())).await?;
-                return Err(Fault::Refused(why));
-            }
+            Err(why) => return Err(turn_away(&stream, id, why)),
         };
         let Some(entry) = self.sessions.enter() else {
-            let why = "there are too many connections";
-            say(&mut stream, id, Reply::Refused(why.to_owned())).await?;
-            return Err(Fault::Refused(why));
+            return Err(turn_away(&stream, id, "there are too many connections"));
         };
         if let Rights::Guest(_) = rights {
             self.returning.connected(peer.pid);
@@ -101,7 +97,7 @@ impl Reception {
         entry.outbox.answer(id, Reply::Done);
         let (stores, outbox) = (self.stores.clone(), entry.outbox.clone());
         let session = Session::new(entry.id, rights, stores, outbox);
-        session.serve(&mut stream, incoming).await
+        session.serve(&stream, incoming).await
     }
 
     /// Returns what a peer may do that introduces itself like this, or why it may do nothing.
@@ -127,26 +123,22 @@ impl Reception {
 const NO_HELLO: &str = "it does not introduce itself";
 
 /// Reads the first message; `None` if there is none.
-async fn first(stream: &mut UnixStream, incoming: &mut Incoming) -> io::Result<Option<Request>> {
+async fn first(stream: &Stream, incoming: &mut Incoming) -> io::Result<Option<Request>> {
     loop {
         if let Some(request) = incoming.take()? {
             return Ok(Some(request));
         }
-        if stream.read_buf(incoming.room()).await? == 0 {
+        if stream.read(incoming.room()).await? == 0 {
             return Ok(None);
         }
     }
 }
 
-/// Writes one answer: the last one, on a connection that has had no other.
-async fn say(stream: &mut UnixStream, id: u64, reply: Reply) -> io::Result<()> {
-    let mut out = Outgoing::default();
-    let mut bytes = Vec::new();
-    if out.push(&FromState::Reply { id, reply }).is_ok() {
-        out.write(|some| {
-            bytes.extend_from_slice(some);
-            Ok(some.len())
-        })?;
-    }
-    stream.write_all(&bytes).await
+/// Answers a peer that is not let in.
+fn turn_away(stream: &Stream, id: u64, why: &'static str) -> Fault {
+    let outbox = Outbox::default();
+    outbox.answer(id, Reply::Refused(why.to_owned()));
+    // It is the first thing that is written, so there is room for it; a peer that is gone needs no answer.
+    let _ = outbox.write(stream);
+    Fault::Refused(why)
 }

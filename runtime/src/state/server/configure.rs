@@ -8,6 +8,7 @@ use super::stores::Stores;
 use crate::config::shared::{self, Durability, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
+use crate::log;
 use crate::state::lock::TTL_DEFAULT;
 use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
 use crate::state::queue::DEAD_SUFFIX;
@@ -145,7 +146,8 @@ impl Configurator {
         };
         if let Some(folder) = &settings.migrations {
             for name in sqlite.migrate(folder.clone()).await? {
-                tracing::info!(db = label, name, "migration applied");
+                // Before the URL, which is the first line on stderr.
+                log::say(&format!("wrun: applied migration {name} to database {label}"));
             }
         }
         Ok(())

@@ -3,11 +3,10 @@
 //! Answers are collected and written together: those that come of one read, or of one sync of a database, are one write.
 
 use crate::state::db::DbError;
-use crate::state::protocol::{FromState, Outgoing, Reply};
+use crate::state::protocol::{FromState, Outgoing, Reply, Stream};
 use crate::state::queue::QueueError;
 use std::cell::RefCell;
 use std::io;
-use tokio::net::unix::WriteHalf;
 use tokio::sync::Notify;
 
 /// The way out of a session, for everything that has something to tell its peer.
@@ -52,9 +51,9 @@ impl Outbox {
         self.frames.borrow().len()
     }
 
-    /// Writes what `socket` takes now.
-    pub(super) fn write(&self, socket: &WriteHalf<'_>) -> io::Result<()> {
+    /// Writes what `stream` takes now.
+    pub(super) fn write(&self, stream: &Stream) -> io::Result<()> {
         let mut frames = self.frames.borrow_mut();
-        frames.write(|bytes| socket.try_write(bytes))
+        frames.write(|bytes| stream.write(bytes))
     }
 }

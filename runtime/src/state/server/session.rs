@@ -15,7 +15,7 @@ use crate::config::shared::Shared;
 use crate::state::BoxFuture;
 use crate::state::db::Transaction;
 use crate::state::lock::SessionId;
-use crate::state::protocol::{Call, Incoming, Reply, Request};
+use crate::state::protocol::{Call, Incoming, Reply, Request, Stream};
 use crate::state::queue::Queue as _;
 use db::Transactions;
 use flight::Flight;
@@ -25,8 +25,6 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -102,15 +100,14 @@ impl Session {
     /// Serves the connection until it ends. `incoming` may hold what came right behind the introduction.
     pub(super) async fn serve(
         mut self,
-        stream: &mut UnixStream,
+        stream: &Stream,
         mut incoming: Incoming,
     ) -> Result<(), Fault> {
-        let (mut reader, writer) = stream.split();
         let mut progress = Instant::now();
         loop {
             let taken = self.take(&mut incoming);
             let waited = self.outbox.len();
-            self.outbox.write(&writer)?;
+            self.outbox.write(stream)?;
             taken?;
             while self.tasks.try_join_next().is_some() {}
             let waiting = self.outbox.len();
@@ -125,8 +122,8 @@ impl Session {
                 biased;
                 () = sleep_until(progress + WAITING_TIME_MAX), if full => return Err(Fault::Stalled),
                 () = self.outbox.notified() => {}
-                ready = writer.writable(), if waiting > 0 => ready?,
-                read = reader.read_buf(incoming.room()), if !full => if read? == 0 {
+                ready = stream.writable(), if waiting > 0 => ready?,
+                read = stream.read(incoming.room()), if !full => if read? == 0 {
                     return Ok(());
                 },
             }

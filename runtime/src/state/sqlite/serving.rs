@@ -74,6 +74,9 @@ impl<'c> Serving<'_, 'c> {
     fn serve_ops(&mut self, ops: &Receiver<Op>, end: &OnceLock<End>) -> End {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return timed_out("the transaction took too long");
+            }
             match ops.recv_timeout(left.min(TX_IDLE_MAX)) {
                 Ok(Op::Commit(answer)) => return self.commit(answer, end),
                 Ok(Op::Rollback(answer)) => {
@@ -87,17 +90,14 @@ impl<'c> Serving<'_, 'c> {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return End::RolledBack,
-                Err(RecvTimeoutError::Timeout) => {
-                    let reason = if left > TX_IDLE_MAX {
-                        format!(
-                            "the transaction did nothing for {} s",
-                            TX_IDLE_MAX.as_secs()
-                        )
-                    } else {
-                        "the transaction took too long".to_owned()
-                    };
-                    return End::Failed(DbError::Timeout(format!("{reason} and was rolled back")));
+                Err(RecvTimeoutError::Timeout) if left > TX_IDLE_MAX => {
+                    return timed_out(&format!(
+                        "the transaction did nothing for {} s",
+                        TX_IDLE_MAX.as_secs()
+                    ));
                 }
+                // Its whole time is used up.
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -251,4 +251,8 @@ impl<'c> Serving<'_, 'c> {
             self.statements.close(cursor);
         }
     }
+}
+
+fn timed_out(reason: &str) -> End {
+    End::Failed(DbError::Timeout(format!("{reason} and was rolled back")))
 }

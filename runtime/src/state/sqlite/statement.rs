@@ -69,7 +69,7 @@ impl<'c> Statements<'c> {
 
     /// Tells whether a guest's statement only reads.
     pub(super) fn is_read(&self, sql: &str, deadline: Instant) -> Result<bool, DbError> {
-        self.arm(deadline);
+        self.arm(deadline)?;
         let prepared = self.take(sql)?;
         let reads = prepared.sqlite.readonly() && !prepared.locks;
         self.keep(prepared);
@@ -106,7 +106,7 @@ impl<'c> Statements<'c> {
         max_rows: u32,
         deadline: Instant,
     ) -> Result<Vec<Row>, DbError> {
-        self.arm(deadline);
+        self.arm(deadline)?;
         let mut page = Vec::new();
         let mut room = RESULT_MAX;
         while page.len() < max_rows as usize {
@@ -149,11 +149,16 @@ impl<'c> Statements<'c> {
     }
 
     /// It is a guest that speaks from now on, for as long as a statement may take.
-    fn arm(&self, deadline: Instant) {
+    fn arm(&self, deadline: Instant) -> Result<(), DbError> {
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(DbError::Timeout("the transaction took too long".to_owned()));
+        }
         self.connection.gate.set_guest(true);
         self.connection
             .watch
-            .set_deadline(Some(deadline.min(Instant::now() + STATEMENT_TIME_MAX)));
+            .set_deadline(Some(deadline.min(now + STATEMENT_TIME_MAX)));
+        Ok(())
     }
 
     /// Returns a guest's statement, prepared and bound.
@@ -164,7 +169,7 @@ impl<'c> Statements<'c> {
                 "there are {count} parameters, at most {PARAMS_MAX} are allowed"
             )));
         }
-        self.arm(rules.deadline);
+        self.arm(rules.deadline)?;
         let mut prepared = self.take(&statement.sql)?;
         if let Err(error) = self.bind(&mut prepared, statement, rules) {
             prepared.sqlite.clear_bindings();

@@ -59,7 +59,8 @@ pub(super) fn run(
     sent: &UnboundedSender<Vec<Stored>>,
     shared: Arc<Shared>,
 ) {
-    let shared = Watchdog(shared).0.clone();
+    let watchdog = Watchdog(shared);
+    let shared = &watchdog.0;
     let mut synced = 0;
     while let Ok(first) = commits.recv() {
         let mut group = vec![first];
@@ -74,6 +75,10 @@ pub(super) fn run(
             }
             synced = written;
             shared.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        // Another thread may have seen a sync fail.
+        if shared.check().is_err() {
+            return;
         }
         for commit in group {
             if !commit.stored.is_empty() {

@@ -150,8 +150,12 @@ impl Writer<'_> {
             return;
         }
         // One of them took the others with it, or the commit failed: each by itself then, so that only that one fails.
+        let mut locked = None;
         for mut work in group {
-            self.do_alone(&mut *work);
+            match &locked {
+                None => locked = self.do_alone(&mut *work).err(),
+                Some(error) => work.fail(DbError::clone(error)),
+            }
             self.hand_over(vec![work]);
         }
     }
@@ -198,17 +202,21 @@ impl Writer<'_> {
         self.undo_savepoint(mark)
     }
 
-    fn do_alone(&mut self, work: &mut dyn Work) {
+    /// Does one in a transaction of its own. An error says that none could begin.
+    fn do_alone(&mut self, work: &mut dyn Work) -> Result<(), DbError> {
         if let Err(error) = self.begin() {
-            work.fail(error);
-        } else if !work.run(self) {
+            work.fail(error.clone());
+            return Err(error);
+        }
+        if !work.run(self) {
             self.rollback();
         } else if let Err(error) = self.commit() {
             work.fail(error);
         }
+        Ok(())
     }
 
-    /// Hands committed work on to be acknowledged, and what waits for no disk at once. Messages go with it.
+    /// Hands work that is done on to be acknowledged, or answers at once what waits for no disk. Messages go with it.
     fn hand_over(&mut self, group: Vec<Box<dyn Work>>) {
         let durable = group.iter().any(|work| work.is_durable());
         let mut acks = Vec::with_capacity(group.len());
@@ -226,10 +234,10 @@ impl Writer<'_> {
     pub(super) fn acknowledge(&mut self, durable: bool, acks: Vec<Ack>) {
         let stored = std::mem::take(&mut self.stored);
         self.check_sync();
-        if acks.is_empty() && stored.is_empty() || self.shared.check().is_err() {
+        if acks.is_empty() && stored.is_empty() {
             return;
         }
-        // It fails only when the sync thread has ended, for a reason that it has told. The answers are lost with it.
+        // It fails only when the sync thread has ended, for a reason that was told. The answers are lost with it.
         let _ = self.commits.send(Commit {
             durable,
             acks,

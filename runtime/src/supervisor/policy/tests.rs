@@ -150,7 +150,10 @@ impl Server {
     }
 
     fn state_word(&self) -> &'static str {
-        self.policy.state_process().map_or("none", |(word, _)| word)
+        self.policy
+            .state_process()
+            .status()
+            .map_or("none", |(word, _)| word)
     }
 
     fn crash(&mut self, id: WorkerId) {
@@ -956,9 +959,12 @@ fn dead_state_process_is_replaced_and_told_all_and_no_worker_is() {
         ),
         (0, 0, 0)
     );
-    assert_eq!(server.policy.state_process(), Some(("restarting", 1)));
+    assert_eq!(
+        server.policy.state_process().status(),
+        Some(("restarting", 1))
+    );
     server.note_state(StateEvent::Configured(1));
-    assert_eq!(server.policy.state_process(), Some(("ready", 1)));
+    assert_eq!(server.policy.state_process().status(), Some(("ready", 1)));
 }
 
 #[test]
@@ -1097,7 +1103,10 @@ fn reload_whose_migrations_fail_changes_nothing() {
         ("serving", "ready")
     );
     server.pass(60_000);
-    assert!(configures(&server.take()).is_empty(), "it is not tried again");
+    assert!(
+        configures(&server.take()).is_empty(),
+        "it is not tried again"
+    );
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //!
 //! Until a batch is with its session it can be taken back, and then it was no try.
 
-use super::{Inner, PAUSE, fit};
+use super::{Inner, PAUSE};
 use crate::state::Millis;
 use crate::state::lock::SessionId;
-use crate::state::queue::Delivery;
 use crate::state::queue::lanes::{Handed, Lanes};
+use crate::state::queue::{Delivery, QueueError};
 use crate::state::sqlite::messages::StoredMessage;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -14,8 +14,14 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// Messages that are read at a time; it may be one batch more.
+/// The content of one batch, or of one answer to `peek`, in bytes: a frame has room for it. Messages beyond it come with
+/// the next batch.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Messages that are read at a time.
 const READ_MAX: usize = 64;
+
+/// What was found for each message that was looked for: nothing if it is gone.
+type Found = HashMap<i64, Option<StoredMessage>>;
 
 /// The batches whose messages have to be read, or are being read.
 #[derive(Default)]
@@ -70,8 +76,8 @@ pub(super) async fn hand_out(queue: Rc<Inner>) {
             queue.outgoing.more.notified().await;
             continue;
         }
-        match queue.sqlite.read(ids).await {
-            Ok(messages) => send_on(&queue, queue.outgoing.pop(count), messages),
+        match read(&queue, &ids).await {
+            Ok(found) => send_on(&queue, queue.outgoing.pop(count), found),
             Err(error) => {
                 tracing::warn!(queue = queue.label, %error, "messages cannot be read");
                 give_back(&queue, queue.outgoing.pop(count));
@@ -82,6 +88,23 @@ pub(super) async fn hand_out(queue: Rc<Inner>) {
     }
 }
 
+/// Reads messages, the first ones alone if they are as much as a batch can be.
+async fn read(queue: &Inner, ids: &[i64]) -> Result<Found, QueueError> {
+    let mut found = Found::new();
+    let mut taken = 0;
+    for ids in ids.chunks(READ_MAX) {
+        found.extend(ids.iter().map(|id| (*id, None)));
+        for message in queue.sqlite.read(ids.to_vec()).await? {
+            taken += size(&message);
+            found.insert(message.stored.id, Some(message));
+        }
+        if taken >= BATCH_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(found)
+}
+
 fn give_back(queue: &Inner, batches: Vec<Batch>) {
     let mut lanes = queue.lanes.borrow_mut();
     for batch in batches {
@@ -90,14 +113,10 @@ fn give_back(queue: &Inner, batches: Vec<Batch>) {
     }
 }
 
-fn send_on(queue: &Inner, batches: Vec<Batch>, messages: Vec<StoredMessage>) {
-    let mut messages: HashMap<_, _> = messages
-        .into_iter()
-        .map(|message| (message.stored.id, message))
-        .collect();
+fn send_on(queue: &Inner, batches: Vec<Batch>, mut found: Found) {
     for batch in batches {
         let session = batch.session;
-        let deliveries = fill(queue, batch, &mut messages);
+        let deliveries = fill(queue, batch, &mut found);
         if deliveries.is_empty() {
             queue.lanes.borrow_mut().refund(session);
         } else {
@@ -108,7 +127,7 @@ fn send_on(queue: &Inner, batches: Vec<Batch>, messages: Vec<StoredMessage>) {
 
 /// Returns the deliveries of a batch, but for those that were taken from its session meanwhile, that are gone, or that
 /// have no room.
-fn fill(queue: &Inner, batch: Batch, messages: &mut HashMap<i64, StoredMessage>) -> Vec<Delivery> {
+fn fill(queue: &Inner, batch: Batch, found: &mut Found) -> Vec<Delivery> {
     let mut lanes = queue.lanes.borrow_mut();
     let mut taken = 0;
     let mut deliveries = Vec::with_capacity(batch.messages.len());
@@ -116,12 +135,12 @@ fn fill(queue: &Inner, batch: Batch, messages: &mut HashMap<i64, StoredMessage>)
         if !lanes.holds(batch.session, handed.id, handed.receipt) {
             continue;
         }
-        match messages.remove(&handed.id) {
-            None => lanes.forget(handed.id),
-            Some(message) if fit(&message, &mut taken) => {
+        match found.remove(&handed.id) {
+            Some(None) => lanes.forget(handed.id),
+            Some(Some(message)) if fit(&message, &mut taken) => {
                 deliveries.push(delivery(queue, message, handed, batch.deadline));
             }
-            Some(_) => lanes.take_back(batch.session, &[handed]),
+            _ => lanes.take_back(batch.session, &[handed]),
         }
     }
     deliveries
@@ -141,4 +160,20 @@ fn delivery(queue: &Inner, message: StoredMessage, handed: Handed, deadline: Mil
         headers: message.headers,
         body: message.body,
     }
+}
+
+/// Tells whether a message fits behind what is taken already, and takes it. The first one always fits.
+pub(super) fn fit(message: &StoredMessage, taken: &mut usize) -> bool {
+    let size = size(message);
+    let fits = *taken == 0 || *taken + size <= BATCH_BYTES_MAX;
+    *taken += size;
+    fits
+}
+
+fn size(message: &StoredMessage) -> usize {
+    let headers = message
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    message.body.len() + headers.sum::<usize>()
 }

@@ -323,6 +323,29 @@ fn batch_has_no_more_bytes_than_a_frame_has_room_for() {
 }
 
 #[test]
+fn batch_can_have_more_messages_than_are_read_at_a_time() {
+    run(async {
+        let mut on = Fixture::open().await;
+        on.send(&["x"; 150]).await;
+        on.holds(150).await;
+        assert_eq!(on.take(FIRST, 150).await.len(), 150);
+    });
+}
+
+#[test]
+fn messages_that_are_not_even_read_for_a_large_batch_have_not_been_tried() {
+    run(async {
+        let mut on = Fixture::open().await;
+        let large = "x".repeat(BODY_MAX);
+        on.send(&[large.as_str(); 80]).await;
+        on.holds(80).await;
+        assert_eq!(on.take(FIRST, 80).await.len(), 8);
+        let rest = on.take(FIRST, 80).await;
+        assert_eq!((rest[0].id.as_str(), rest[0].attempt), ("default-9", 1));
+    });
+}
+
+#[test]
 fn batch_of_messages_that_are_gone_costs_no_credit() {
     run(async {
         let mut on = Fixture::open().await;

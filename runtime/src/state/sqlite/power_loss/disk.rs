@@ -82,8 +82,11 @@ impl Disk {
             }
             Event::Truncated { file, size } => (file, Change::Truncate(*size)),
             Event::Deleted { file, .. } => (file, Change::Delete),
-            Event::Synced { file, from } => {
+            Event::Synced { file, names, from } => {
                 self.files.entry(*file).or_default().sync(*from);
+                if *names {
+                    self.sync_names(*from);
+                }
                 return;
             }
             Event::Told(_) => return,
@@ -92,6 +95,18 @@ impl Disk {
         stored.pending.push(Pending { at, change });
         if let Event::Deleted { durable: true, .. } = event {
             stored.sync(usize::MAX);
+        }
+    }
+
+    fn sync_names(&mut self, from: usize) {
+        for stored in self.files.values_mut() {
+            let is_name = |pending: &Pending| {
+                pending.at < from && matches!(pending.change, Change::Create | Change::Delete)
+            };
+            // What was done to the file before does not matter any more.
+            if let Some(last) = stored.pending.iter().rposition(is_name) {
+                stored.sync(stored.pending[last].at + 1);
+            }
         }
     }
 

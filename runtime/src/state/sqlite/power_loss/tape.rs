@@ -43,9 +43,11 @@ pub(super) enum Event {
         file: File,
         size: usize,
     },
-    /// A sync has ended: what was done to the file before the event number `from`, when it began, is on the disk.
+    /// A sync has ended: what was done to the file before the event number `from`, when it began, is on the disk. With
+    /// `names`, so is which files there are.
     Synced {
         file: File,
+        names: bool,
         from: usize,
     },
     Deleted {
@@ -87,10 +89,10 @@ impl Tape {
     }
 
     /// Syncs a file, which takes some time: what happens meanwhile is not covered.
-    pub(super) fn sync(&self, file: File) {
+    pub(super) fn sync(&self, file: File, names: bool) {
         let from = self.events().len();
         thread::sleep(Duration::from_micros(from as u64 % 4 * 50));
-        self.events().push(Event::Synced { file, from });
+        self.events().push(Event::Synced { file, names, from });
     }
 
     /// Returns all that was recorded.

@@ -5,13 +5,14 @@
 
 use super::tape::{Event, File, Tape};
 use rusqlite::ffi::{
-    self, SQLITE_CANTOPEN, SQLITE_IOERR, SQLITE_OK, sqlite3_file, sqlite3_filename,
-    sqlite3_io_methods, sqlite3_vfs,
+    self, SQLITE_CANTOPEN, SQLITE_IOERR, SQLITE_OK, SQLITE_OPEN_CREATE, sqlite3_file,
+    sqlite3_filename, sqlite3_io_methods, sqlite3_vfs,
 };
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::{ptr, slice};
 
@@ -53,6 +54,8 @@ struct Recorded {
     default: sqlite3_io_methods,
     tape: Arc<Tape>,
     file: File,
+    /// The next sync is one of the folder, too, as the default VFS does it for logs and journals.
+    with_folder: AtomicBool,
 }
 
 impl Recorded {
@@ -148,6 +151,7 @@ unsafe extern "C" fn open(
         default,
         tape,
         file: which,
+        with_folder: AtomicBool::new(which != File::Database && flags & SQLITE_OPEN_CREATE != 0),
     });
     // SAFETY: nobody else uses the file yet.
     unsafe { (*file).pMethods = Box::into_raw(recorded).cast() };
@@ -229,6 +233,7 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: i64) -> c_int {
 unsafe extern "C" fn sync(file: *mut sqlite3_file, _: c_int) -> c_int {
     // SAFETY: SQLite calls this function for files that are open and recorded.
     let recorded = unsafe { Recorded::of(file) };
-    recorded.tape.sync(recorded.file);
+    let names = recorded.with_folder.swap(false, Ordering::Relaxed);
+    recorded.tape.sync(recorded.file, names);
     SQLITE_OK
 }

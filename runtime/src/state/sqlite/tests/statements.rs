@@ -70,6 +70,18 @@ async fn what_is_over_its_limit_is_too_large() {
 }
 
 #[tokio::test]
+async fn many_rows_go_into_one_statement() {
+    let opened = open();
+    execute(&opened.db, "CREATE TABLE t (a, b)").await;
+    let rows: Vec<_> = (0..500)
+        .map(|row| format!("(${}, ${})", 2 * row + 1, 2 * row + 2))
+        .collect();
+    let sql = format!("INSERT INTO t VALUES {}", rows.join(", "));
+    let inserted = run(&opened.db, with(&sql, vec![int(1); 1000])).await;
+    assert!(matches!(inserted, Ok(Step::Done(done)) if done.affected == 500));
+}
+
+#[tokio::test]
 async fn denied_statements_say_why_wherever_they_are_run() {
     let opened = open();
     for sql in [

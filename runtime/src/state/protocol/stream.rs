@@ -1,0 +1,129 @@
+//! A connection's socket, for an event loop.
+//!
+//! Watched for reading alone. Were it watched for writing, too, the kernel would wake its process each time that the peer
+//! has read: as often again as there are messages.
+
+use crate::state_folder::short_way;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::coop::consume_budget;
+
+/// One end of a connection. It neither blocks nor raises signals.
+#[derive(Debug)]
+pub struct Stream(AsyncFd<UnixStream>);
+
+impl Stream {
+    /// Connects to the socket at `path`, however long that is.
+    pub async fn connect(path: &Path) -> io::Result<Self> {
+        let (_folder, path) = short_way(path)?;
+        Self::of(tokio::net::UnixStream::connect(path).await?)
+    }
+
+    /// Returns the stream of a connection that was made or taken.
+    pub fn of(stream: tokio::net::UnixStream) -> io::Result<Self> {
+        watch(stream.into_std()?, Interest::READABLE).map(Self)
+    }
+
+    /// Reads what has arrived into the room that `buffer` has; 0 at the end.
+    pub async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        // A peer that always has more to say must leave time for others.
+        consume_budget().await;
+        loop {
+            let mut ready = self.0.readable().await?;
+            match rustix::io::read(self.0.get_ref(), spare_capacity(buffer)) {
+                Ok(count) => {
+                    if count > 0 && buffer.len() < buffer.capacity() {
+                        // That was all: no need to have the kernel say so.
+                        ready.clear_ready();
+                    }
+                    return Ok(count);
+                }
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Writes what the socket takes now; `WouldBlock` if that is nothing.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(
+            self.0.get_ref(),
+            bytes,
+            SendFlags::NOSIGNAL,
+        )?)
+    }
+
+    /// Waits until the socket takes more.
+    pub async fn writable(&self) -> io::Result<()> {
+        // For as long as it is waited for, and no longer.
+        let watched = watch(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        let _ = watched.writable().await?;
+        Ok(())
+    }
+
+    /// Ends the connection for both sides, whoever else holds this.
+    pub fn shut_down(&self) {
+        // It may have ended by itself.
+        let _ = rustix::net::shutdown(self.0.get_ref(), Shutdown::Both);
+    }
+}
+
+fn watch(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+    // SAFETY: the stream owns its descriptor, and the `AsyncFd` owns the stream from here on.
+    Ok(unsafe { AsyncFd::register_with_interest(stream, interest) }?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Stream, Stream) {
+        let (a, b) = tokio::net::UnixStream::pair().unwrap();
+        (Stream::of(a).unwrap(), Stream::of(b).unwrap())
+    }
+
+    #[tokio::test]
+    async fn everything_arrives_through_a_socket_that_is_full_at_times() {
+        let (ours, theirs) = pair();
+        let all: Vec<u8> = (0..4 << 20_u32).map(|n| (n % 251) as u8).collect();
+        let sending = async {
+            let mut rest = &all[..];
+            while !rest.is_empty() {
+                match ours.write(rest) {
+                    Ok(count) => rest = &rest[count..],
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                        ours.writable().await.unwrap();
+                    }
+                }
+            }
+            ours.shut_down();
+        };
+        let receiving = async {
+            let mut got = Vec::new();
+            loop {
+                got.reserve(10_000);
+                if theirs.read(&mut got).await.unwrap() == 0 {
+                    return got;
+                }
+            }
+        };
+        let ((), got) = tokio::join!(sending, receiving);
+        assert!(got == all);
+    }
+
+    #[tokio::test]
+    async fn writing_to_a_peer_that_is_gone_is_an_error() {
+        let (ours, theirs) = pair();
+        drop(theirs);
+        let error = ours.write(b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
