@@ -137,7 +137,7 @@ impl StateFolder {
         self.path.join(DATA)
     }
 
-    /// Returns the path of the state process's socket.
+    /// Returns the path of the state process's socket, for [`short_way`].
     pub fn state_socket(&self) -> PathBuf {
         self.path.join(STATE)
     }
@@ -235,13 +235,23 @@ pub fn state_socket(path: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Returns a short way to the socket `path`, for which a socket's address may have no room: the path in the answer is good
+/// for as long as the folder beside it is open.
+pub fn short_way(path: &Path) -> io::Result<(File, PathBuf)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
+    let short = inside(&folder, name);
+    Ok((folder, short))
+}
+
 fn unix_socket(kind: SockType, flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(socket::socket(AddressFamily::Unix, kind, flags, None)?)
 }
 
 /// Returns a short path to `name` in `folder`: a socket's path may have 108 bytes, and nobody counts them for a folder.
-fn inside(folder: &File, name: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+fn inside(folder: &File, name: impl AsRef<Path>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name)
 }
 
 /// Creates the folder `path` with mode 0700 if it is not there, and makes sure that nobody else can write to it.
@@ -306,6 +316,7 @@ impl From<Failure> for Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     fn wanted(path: &Path, named: bool) -> config::StateFolder {
         config::StateFolder {
@@ -381,7 +392,8 @@ mod tests {
         let folder = StateFolder::open(&wanted(&path, true)).unwrap();
         let _sockets = (folder.listen().unwrap(), folder.listen_for_state().unwrap());
         connect(&path).unwrap();
-        assert_eq!(state_socket(&path).unwrap(), folder.state_socket());
+        let (_folder, short) = short_way(&state_socket(&path).unwrap()).unwrap();
+        UnixStream::connect(short).unwrap();
     }
 
     #[test]

@@ -57,8 +57,10 @@ fn what_is_not_granted_is_denied_whatever_its_name() {
 #[test]
 fn labels_of_one_kind_grant_nothing_of_another() {
     let server = serve("state_db").manifest(GRANTS).start();
-    assert_eq!(open(&server, "jobs")[0..1], ["denied"]);
-    assert_eq!(open(&server, "default")[1..2], ["denied"]);
+    let results = server.script(&json!([
+        { "op": "begin" }, { "op": "send_in", "queue": "default", "body": 1 }, { "op": "open", "db": "jobs" },
+    ]));
+    assert_eq!([error(&results[1]), error(&results[2])], ["denied"; 2]);
 }
 
 #[test]

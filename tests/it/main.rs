@@ -11,6 +11,7 @@ mod faults;
 mod framing;
 mod gate;
 mod guests_unmodified;
+mod histories;
 mod http2;
 mod inventory;
 mod labels;

@@ -110,7 +110,7 @@ fn message_that_is_over_a_limit_or_makes_no_sense_is_refused() {
 
 #[test]
 fn messages_that_are_too_large_together_are_refused() {
-    let server = queue_server("").start();
+    let server = queue_server("").flag("--host-call", "64MiB").start();
     let many = vec![json!({ "body": 1, "spaces": 1_000_000 }); 17];
     assert_eq!(error(&server.send(&json!(many))), "too-large");
     assert_eq!(server.queue("jobs").messages, 0);

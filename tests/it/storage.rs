@@ -102,10 +102,16 @@ fn migration_that_was_changed_or_is_gone_refuses_the_start() {
         "CREATE TABLE other (id INTEGER PRIMARY KEY)",
     );
     let says = ["001-table.sql", "was changed", "undo"];
-    migrations.server().fail().fails_with(78, &says);
+    migrations
+        .server()
+        .fail()
+        .fails_after_its_log_with(78, &says);
     fs::remove_file(migrations.folder.join("001-table.sql")).expect("it is there");
     let says = ["001-table.sql", "is missing"];
-    migrations.server().fail().fails_with(78, &says);
+    migrations
+        .server()
+        .fail()
+        .fails_after_its_log_with(78, &says);
     migrations.put("001-table.sql", table);
     migrations.server().start();
 }
@@ -125,7 +131,10 @@ fn migration_that_fails_refuses_the_start_and_leaves_nothing() {
         "CREATE TABLE _wrun_other (id INTEGER)",
     ] {
         migrations.put("002-bad.sql", bad);
-        migrations.server().fail().fails_with(78, &["002-bad.sql"]);
+        migrations
+            .server()
+            .fail()
+            .fails_after_its_log_with(78, &["002-bad.sql"]);
     }
     migrations.put("002-bad.sql", "CREATE TABLE u (id INTEGER)");
     let server = migrations.server().start();

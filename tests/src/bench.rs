@@ -55,7 +55,7 @@ pub struct Sample {
     pub p50: Duration,
     /// How long 99 of 100 operations took at most.
     pub p99: Duration,
-    /// The operations of the client with the fewest, in parts of those of the client with the most.
+    /// The pace of the slowest client in parts of that of the fastest.
     pub fairness: f64,
 }
 

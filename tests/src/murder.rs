@@ -23,6 +23,14 @@ pub enum Victims {
 }
 
 impl Victims {
+    fn kills_max(self) -> usize {
+        match self {
+            Self::Nobody => 0,
+            Self::Workers => WORKER_KILLS_MAX,
+            Self::State | Self::Both => STATE_KILLS_MAX,
+        }
+    }
+
     /// Returns who they are, for a table.
     pub fn name(self) -> &'static str {
         match self {
@@ -37,8 +45,10 @@ impl Victims {
 /// The pauses between two kills, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 50..200;
 
-/// Kills of one server: below the number at which wrun calls it a crash storm and starts processes only now and then.
-const KILLS_MAX: usize = 10;
+/// Kills of one server: below the number at which wrun calls it a crash storm and starts workers only now and then, and few
+/// enough of the one state process that its restarts do not have to wait for seconds.
+const WORKER_KILLS_MAX: usize = 10;
+const STATE_KILLS_MAX: usize = 6;
 
 /// A murderer at work.
 #[derive(Debug)]
@@ -55,8 +65,7 @@ impl Murders {
         let murderer = thread::spawn(move || {
             let mut kills = 0;
             let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-            while !until.load(Ordering::Relaxed) && victims != Victims::Nobody && kills < KILLS_MAX
-            {
+            while !until.load(Ordering::Relaxed) && kills < victims.kills_max() {
                 thread::sleep(Duration::from_millis(
                     PAUSE_MS.start + next(&mut random) % (PAUSE_MS.end - PAUSE_MS.start),
                 ));

@@ -32,8 +32,21 @@ impl Outcome {
     /// If the status is another one, the form is another one, or a text of `says` is missing.
     #[track_caller]
     pub fn fails_with(&self, code: i32, says: &[&str]) {
+        self.fails_after_its_log_with(code, says);
+        let lines = self.stderr.lines().count();
+        assert_eq!(lines, 2, "not one line and one hint: {self:?}");
+    }
+
+    /// Does the same for a server that had processes to start, and to log about, before it failed.
+    ///
+    /// # Panics
+    ///
+    /// As above.
+    #[track_caller]
+    pub fn fails_after_its_log_with(&self, code: i32, says: &[&str]) {
         assert_eq!(self.code, Some(code), "another exit status: {self:?}");
-        let lines: Vec<&str> = self.stderr.lines().collect();
+        let is_logged = |line: &&str| line.starts_with('{');
+        let lines: Vec<&str> = self.stderr.lines().skip_while(is_logged).collect();
         assert_eq!(lines.len(), 2, "not one line and one hint: {self:?}");
         assert!(
             lines[0].starts_with("wrun: "),

@@ -221,6 +221,9 @@ fn buy(addr: SocketAddr, way: Way, id: &str) -> (Told, u64) {
 /// A client's pause before it asks again.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The pause before it asks again what became of an order: hundreds ask.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Asks what became of an order.
 fn outcome(addr: SocketAddr, id: &str, begin: Instant) -> Told {
     while begin.elapsed() < PATIENCE {
@@ -231,7 +234,7 @@ fn outcome(addr: SocketAddr, id: &str, begin: Instant) -> Told {
                 _ => {}
             }
         }
-        thread::sleep(PAUSE);
+        thread::sleep(LOOK_AGAIN);
     }
     Told::Nothing
 }

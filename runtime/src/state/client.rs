@@ -264,7 +264,7 @@ impl Line {
 }
 
 impl Fences {
-    /// Returns what is to be told about guards; one that is lost, or on another connection than the others, is an error.
+    /// Returns what is to be told about guards. It is an error if one is lost, or on another connection than the others.
     fn new(guards: &[&Guard]) -> Result<Self, DbError> {
         let mut link = None;
         for guard in guards {

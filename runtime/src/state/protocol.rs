@@ -59,6 +59,7 @@ pub enum Call {
         options: TxOptions,
         fences: Vec<u64>,
     },
+    /// The transaction can be used once this is answered, and given up at any time.
     Begin {
         tx: u64,
         db: String,
@@ -185,8 +186,8 @@ pub enum FromState {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Done,
-    /// To `Acquire`: the fencing token, and how long after the request's arrival it was granted at least. So the side that
-    /// asked knows from when the lease runs without believing its own reading of the answer.
+    /// To `Acquire`: the fencing token, and how long the request had waited when it was granted, rounded down. So its
+    /// sender knows when the lease began, however late it reads this.
     Token {
         token: u64,
         waited_ms: u64,

@@ -211,13 +211,10 @@ async fn carry_out(
     while let Some((generation, shared, live)) = orders.recv().await {
         let report = match configurator.configure(generation, shared, &live).await {
             Ok(()) => StateReport::Configured { generation },
-            Err(failure) => {
-                tracing::error!(generation, error = %failure, "a generation cannot be served");
-                StateReport::Failed {
-                    generation,
-                    failure,
-                }
-            }
+            Err(failure) => StateReport::Failed {
+                generation,
+                failure,
+            },
         };
         // Its end is noticed by whoever reads.
         let _ = channel

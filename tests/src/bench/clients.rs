@@ -74,24 +74,24 @@ pub fn run<S: Send>(
 /// Returns what clients got done together. Each one's pace counts up to its own last answer, so that the wait for the
 /// slowest one is no loss.
 pub fn sum(shares: &[Share]) -> Result<Sample, String> {
-    let rate = shares
+    let paces: Vec<f64> = shares
         .iter()
         .map(|share| share.operations as f64 / share.took.as_secs_f64())
-        .sum();
+        .collect();
     let (p50, p99) = latencies(shares).ok_or("no client got anything done")?;
-    let counts = shares.iter().map(|share| share.operations);
     Ok(Sample {
-        rate,
+        rate: paces.iter().sum(),
         p50,
         p99,
-        fairness: fairness(counts),
+        fairness: fairness(paces.iter().copied()),
     })
 }
 
-/// Returns the fewest operations of one client in parts of the most.
-pub fn fairness(counts: impl Iterator<Item = u64> + Clone) -> f64 {
-    let (fewest, most) = (counts.clone().min(), counts.max());
-    fewest.unwrap_or(0) as f64 / most.unwrap_or(0).max(1) as f64
+/// Returns what the slowest client did in parts of what the fastest one did.
+pub fn fairness(done: impl Iterator<Item = f64> + Clone) -> f64 {
+    let least = done.clone().fold(f64::INFINITY, f64::min);
+    let most = done.fold(0.0, f64::max);
+    if most > 0.0 { least / most } else { 0.0 }
 }
 
 /// Returns p50 and p99 of all operations.

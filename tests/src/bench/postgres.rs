@@ -130,12 +130,12 @@ impl Postgres {
         log.times.sort_unstable();
         let time = |part| quantile(&log.times, part).ok_or("pgbench did nothing");
         let idle = clients.saturating_sub(log.counts.len());
-        let counts = log.counts.values().copied();
+        let counts = log.counts.values().map(|count| *count as f64);
         Ok(Sample {
             rate,
             p50: time(0.5)?,
             p99: time(0.99)?,
-            fairness: fairness(counts.chain(std::iter::repeat_n(0, idle))),
+            fairness: fairness(counts.chain(std::iter::repeat_n(0.0, idle))),
         })
     }
 }

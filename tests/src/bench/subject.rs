@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a request is to take: long beside what HTTP costs, short beside a run.
-const REQUEST: Duration = Duration::from_millis(50);
+const REQUEST: Duration = Duration::from_millis(200);
 
 /// How long a client works before it counts.
 const WARM_UP: Duration = Duration::from_millis(300);

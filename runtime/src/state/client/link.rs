@@ -1,7 +1,7 @@
 //! One connection to the state process: sends calls, wakes those who wait for answers, knows which guards still hold.
 //!
-//! A call is written at once by whoever makes it; what the socket does not take, the task that reads writes later. A link
-//! never comes back: with its connection, everything that was made on it is over.
+//! A call is written at once by whoever makes it; what the socket does not take, the task that reads writes later. A
+//! link never comes back: with its connection, everything that was made on it is over.
 
 use super::guard::Held;
 use super::locked;

@@ -1,7 +1,7 @@
 //! A connection's socket, for an event loop.
 //!
-//! Watched for reading alone. Were it watched for writing, too, the kernel would wake its process each time that the peer
-//! has read: as often again as there are messages.
+//! Watched for reading alone. Were it watched for writing, too, the kernel would wake its process each time that the
+//! peer has read: as often again as there are messages.
 
 use crate::state_folder::short_way;
 use rustix::buffer::spare_capacity;

@@ -17,11 +17,13 @@ use tokio::time::timeout;
 /// How long a peer may take to introduce itself.
 const HELLO_MAX: Duration = Duration::from_secs(5);
 
-/// How long a worker waits for its generation to be made known, after a restart.
+/// How long a worker waits for its generation to be made known, after a restart, and an operator for any.
 const GRANT_MAX: Duration = Duration::from_secs(30);
 
 /// How long to wait when the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const NO_HELLO: &str = "it does not introduce itself";
 
 /// What every connection needs.
 pub(super) struct Reception {
@@ -112,15 +114,17 @@ impl Reception {
             Call::Hello {
                 role: Role::Operator,
             } => match peer.parent() {
-                Some(parent) if parent != self.supervisor => Ok(Rights::Operator),
+                Some(parent) if parent != self.supervisor => {
+                    // What cannot be opened is not shown.
+                    let _ = timeout(GRANT_MAX, self.stores.ready()).await;
+                    Ok(Rights::Operator)
+                }
                 _ => Err("a worker is no operator"),
             },
             _ => Err(NO_HELLO),
         }
     }
 }
-
-const NO_HELLO: &str = "it does not introduce itself";
 
 /// Reads the first message; `None` if there is none.
 async fn first(stream: &Stream, incoming: &mut Incoming) -> io::Result<Option<Request>> {

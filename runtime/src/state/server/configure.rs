@@ -147,7 +147,9 @@ impl Configurator {
         if let Some(folder) = &settings.migrations {
             for name in sqlite.migrate(folder.clone()).await? {
                 // Before the URL, which is the first line on stderr.
-                log::say(&format!("wrun: applied migration {name} to database {label}"));
+                log::say(&format!(
+                    "wrun: applied migration {name} to database {label}"
+                ));
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What waits to be written to one connection.
 //!
-//! Answers are collected and written together: those that come of one read, or of one sync of a database, are one write.
+//! Answers are collected and written together: those that come of one read, or of one sync of a database, are one
+//! write.
 
 use crate::state::db::DbError;
 use crate::state::protocol::{FromState, Outgoing, Reply, Stream};

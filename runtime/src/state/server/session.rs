@@ -1,7 +1,7 @@
 //! One connection: who it is, what it has open, and how its calls are carried out and answered.
 //!
-//! Knows frames and calls, and leaves what they mean to the files beside this one. A session's end, however it comes, gives
-//! back all that it held.
+//! Knows frames and calls, and leaves what they mean to the files beside this one. A session's end, however it comes,
+//! gives back all that it held.
 
 mod db;
 mod flight;
@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Bytes that wait for a peer: above this it is not read from, and ten seconds without taking any cost it the connection.
+/// Bytes that wait for a peer: above this it is not read from, and if it takes none for ten seconds it is cut off.
 const WAITING_MAX: usize = 64 << 20;
 const WAITING_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -74,7 +74,7 @@ pub(super) enum Fault {
     Io(#[from] io::Error),
     #[error("it does not read what it is sent")]
     Stalled,
-    #[error("it asked for what it may not: {0}")]
+    #[error("{0}")]
     Refused(&'static str),
 }
 
@@ -182,8 +182,12 @@ impl Session {
     fn dispatch(&mut self, call: Call) -> Result<Answer, Fault> {
         match (&self.rights, call) {
             (Rights::Operator, Call::Operator(call)) => Ok(self.operate(call)),
-            (Rights::Operator, _) => Err(Fault::Refused("it is no worker")),
-            (Rights::Guest(_), Call::Operator(_)) => Err(Fault::Refused("it is no operator")),
+            (Rights::Operator, _) => {
+                Err(Fault::Refused("an operator may not ask what workers ask"))
+            }
+            (Rights::Guest(_), Call::Operator(_)) => {
+                Err(Fault::Refused("a worker may not ask what operators ask"))
+            }
             (Rights::Guest(_), Call::Hello { .. }) => {
                 Err(Fault::Refused("it has introduced itself before"))
             }

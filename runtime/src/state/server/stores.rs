@@ -9,7 +9,7 @@ use crate::state::lock::embedded::EmbeddedLocks;
 use crate::state::queue::Queue;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::sqlite::Sqlite;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub(super) struct Stores {
     granted: RefCell<HashMap<u64, Rc<Shared>>>,
     /// There is a new generation.
     granting: Notify,
+    /// There was one.
+    ready: Cell<bool>,
 }
 
 impl Stores {
@@ -40,6 +42,7 @@ impl Stores {
             queues: RefCell::default(),
             granted: RefCell::default(),
             granting: Notify::new(),
+            ready: Cell::new(false),
         }
     }
 
@@ -91,12 +94,24 @@ impl Stores {
         self.granted
             .borrow_mut()
             .insert(generation, Rc::new(shared));
+        self.ready.set(true);
         self.granting.notify_waiters();
     }
 
     /// Admits no more workers of a generation; those that are connected keep what they have.
     pub(super) fn forget(&self, generation: u64) {
         self.granted.borrow_mut().remove(&generation);
+    }
+
+    /// Waits until the first generation is known: before that, what there is may not be open.
+    pub(super) async fn ready(&self) {
+        loop {
+            let granting = self.granting.notified();
+            if self.ready.get() {
+                return;
+            }
+            granting.await;
+        }
     }
 
     /// Returns what is granted to a generation, once it is known.

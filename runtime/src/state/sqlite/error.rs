@@ -12,9 +12,10 @@ pub(super) fn is_lost_sync(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Tells whether SQLite says that the authorizer refused.
+/// Tells whether SQLite says that the authorizer refused. Of functions it says so in words alone.
 pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
     extended_code(error).is_some_and(|code| code & 0xff == ffi::SQLITE_AUTH)
+        || message(error).starts_with("not authorized to use function")
 }
 
 /// Returns the error as a guest sees it.

@@ -115,13 +115,9 @@ impl History {
         for life in 0..LIVES {
             let folder = tempfile::tempdir().unwrap();
             write_image(&self.world.disk.seen(), folder.path()).unwrap();
-            let tt = std::time::Instant::now();
             let events = live(folder.path(), life, self.flaw, &mut self.random);
             let known = self.world.known.len();
-            let t0 = std::time::Instant::now();
             self.replay(&events, life)?;
-            let n = |f: fn(&Event) -> bool| events.iter().filter(|e| f(e)).count();
-            eprintln!("DBG {} {life} live {:?} check {:?} events {} synced {} {} told {} trunc {} known {} size {:?}", self.seed, t0 - tt, t0.elapsed(), events.len(), n(|e| matches!(e, Event::Synced{file: File::Log, ..})), n(|e| matches!(e, Event::Synced{file: File::Database, ..})), n(|e| matches!(e, Event::Told(_))), n(|e| matches!(e, Event::Truncated{..})), self.world.known.len(), self.world.disk.seen().into_iter().map(|(f,c)|(f,c.len())).collect::<Vec<_>>());
             assert!(self.world.known.len() > known, "nobody was told anything");
         }
         Ok(())

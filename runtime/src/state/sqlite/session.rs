@@ -187,6 +187,10 @@ impl Transaction for Session {
     }
 
     fn rollback(&self) -> BoxFuture<'static, ()> {
+        // What it still runs would be undone anyway, and others wait.
+        if self.calls.borrow().is_some() {
+            self.watch.drop_transaction(self.number);
+        }
         let (answer, answered) = oneshot::channel();
         self.last_call(Op::Rollback(answer));
         Box::pin(async move {

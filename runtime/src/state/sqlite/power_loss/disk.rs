@@ -29,8 +29,8 @@ struct Stored {
 
 #[derive(Clone, Debug)]
 struct Pending {
-    /// The number of the event.
-    at: usize,
+    /// The number of the event; none is one of a former life.
+    at: Option<usize>,
     change: Change,
 }
 
@@ -61,7 +61,7 @@ impl Disk {
     pub(super) fn after_kill(mut self) -> Self {
         for stored in self.files.values_mut() {
             for pending in &mut stored.pending {
-                pending.at = 0;
+                pending.at = None;
             }
         }
         self
@@ -92,21 +92,23 @@ impl Disk {
             Event::Told(_) => return,
         };
         let stored = self.files.entry(*file).or_default();
-        stored.pending.push(Pending { at, change });
+        stored.pending.push(Pending {
+            at: Some(at),
+            change,
+        });
         if let Event::Deleted { durable: true, .. } = event {
-            stored.sync(usize::MAX);
+            stored.sync(at + 1);
         }
     }
 
     fn sync_names(&mut self, from: usize) {
         for stored in self.files.values_mut() {
             let is_name = |pending: &Pending| {
-                pending.at < from && matches!(pending.change, Change::Create | Change::Delete)
+                pending.at < Some(from) && matches!(pending.change, Change::Create | Change::Delete)
             };
             // What was done to the file before does not matter any more.
-            if let Some(last) = stored.pending.iter().rposition(is_name) {
-                stored.sync(stored.pending[last].at + 1);
-            }
+            let count = stored.pending.iter().rposition(is_name);
+            stored.bring(count.map_or(0, |last| last + 1));
         }
     }
 
@@ -142,7 +144,11 @@ impl Disk {
 
 impl Stored {
     fn sync(&mut self, from: usize) {
-        let count = self.pending.partition_point(|pending| pending.at < from);
+        self.bring(self.pending.partition_point(|pending| pending.at < Some(from)));
+    }
+
+    /// Brings the first `count` changes to the disk.
+    fn bring(&mut self, count: usize) {
         for Pending { change, .. } in self.pending.drain(..count) {
             change.apply(&mut self.synced);
         }
@@ -183,7 +189,7 @@ enum Plan {
     None,
     All,
     /// Those before the event of this number are kept; that one itself is torn.
-    Before(usize),
+    Before(Option<usize>),
     /// So many in a hundred are kept, and so many torn.
     Some {
         kept: u64,
@@ -201,7 +207,7 @@ enum Fate {
 }
 
 impl Plan {
-    fn draw(random: &mut Random, numbers: &[usize]) -> Self {
+    fn draw(random: &mut Random, numbers: &[Option<usize>]) -> Self {
         match random.below(8) {
             0 => Self::None,
             1 => Self::All,
@@ -218,7 +224,7 @@ impl Plan {
         }
     }
 
-    fn fate(self, at: usize, random: &mut Random) -> Fate {
+    fn fate(self, at: Option<usize>, random: &mut Random) -> Fate {
         match self {
             Self::All => Fate::Kept,
             Self::None => Fate::Lost,

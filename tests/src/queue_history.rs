@@ -1,0 +1,140 @@
+//! A history of messages: clients send keyed messages while processes are killed, consumers handle them, some of them
+//! badly, and in the end every message that was acknowledged is accounted for.
+
+use crate::http1::Connection;
+use crate::murder::{Murders, Victims};
+use crate::server::Server;
+use crate::state::Try;
+use crate::wait::eventually;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+/// Clients, each with a key of its own.
+const CLIENTS: usize = 8;
+
+/// How long a client goes on asking, and how long the last message may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What was sent and acknowledged, in order, and what came of it.
+#[derive(Debug)]
+pub struct History {
+    /// By key, the ids in the order in which they were sent.
+    pub sent: BTreeMap<String, Vec<String>>,
+    /// Every try at handling one, in the order in which they began.
+    pub tries: Vec<Try>,
+    /// What is in the dead letters.
+    pub dead: BTreeSet<String>,
+    /// Processes that were killed.
+    pub kills: usize,
+}
+
+/// Sends `each` messages per client to the queue `jobs` of `state_queue`, and waits until the queue is empty.
+pub fn record(server: &Server, each: usize, victims: Victims) -> History {
+    let murders = Murders::begin(server, victims);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let addr = server.addr();
+            let key = format!("key-{client}");
+            thread::spawn(move || {
+                let ids = (0..each).map(|number| send(addr, &key, number)).collect();
+                (key, ids)
+            })
+        })
+        .collect();
+    let sent = clients
+        .into_iter()
+        .map(|client| client.join().expect("a client does not panic"))
+        .collect();
+    let kills = murders.end();
+    eventually("every message is handled or dead", PATIENCE, || {
+        let text = server.control(["queue", "ls", "--json"]);
+        let queues: Value = serde_json::from_str(&text.stdout).ok()?;
+        (queues[0]["messages"] == 0).then_some(())
+    });
+    let dead: Vec<Value> = server.command(&["queue", "peek", "jobs", "--dead", "--count", "100"]);
+    let id = |message: &Value| message["id"].as_str().map(str::to_owned);
+    History {
+        sent,
+        tries: server.tries(),
+        dead: dead.iter().filter_map(id).collect(),
+        kills,
+    }
+}
+
+/// Sends one message until it is acknowledged, and returns its id. Every fifth one fails once, and every tenth can never be
+/// handled.
+fn send(addr: SocketAddr, key: &str, number: usize) -> String {
+    let body = match number % 10 {
+        3 => json!({ "do": "retry", "after_ms": 10, "until": 1 }),
+        8 => json!({ "do": "dead" }),
+        _ => json!({ "do": "ack" }),
+    };
+    let dedup_id = format!("{key}-{number}");
+    let message = json!([{ "key": key, "dedup_id": dedup_id, "body": body }]).to_string();
+    eventually("the message is acknowledged", PATIENCE, || {
+        let mut connection = Connection::try_open(addr, Duration::from_secs(30)).ok()?;
+        let request = format!(
+            "POST /send HTTP/1.1\r\nhost: test.example\r\ncontent-length: {}\r\n\r\n{message}",
+            message.len()
+        );
+        connection.try_send(request).ok()?;
+        let response = connection.try_response().ok()?;
+        let answer: Value = serde_json::from_slice(&response.body).ok()?;
+        Some(answer["ok"][0].as_str()?.to_owned())
+    })
+}
+
+impl History {
+    /// Returns what is wrong with it, with `attempts_max` as the queue's limit.
+    pub fn faults(&self, attempts_max: u32) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut must = |holds: bool, what: String| {
+            if !holds {
+                faults.push(what);
+            }
+        };
+        for (key, ids) in &self.sent {
+            let first_tries: Vec<&String> = self
+                .tries
+                .iter()
+                .filter(|one| one.first && one.key.as_ref() == Some(key))
+                .map(|one| &one.id)
+                .collect();
+            for id in ids {
+                // One that killed its workers before it could note itself is among the dead.
+                let is_known = first_tries.contains(&id) || self.dead.contains(id);
+                must(
+                    is_known,
+                    format!("{id} of {key} was acknowledged and is lost"),
+                );
+            }
+            let in_order: Vec<&String> = ids.iter().filter(|id| first_tries.contains(id)).collect();
+            must(
+                in_order == first_tries,
+                format!("{key} was sent as {in_order:?} and handled as {first_tries:?}"),
+            );
+            let unique: BTreeSet<&String> = ids.iter().collect();
+            must(
+                unique.len() == ids.len(),
+                format!("two messages of {key} have one id"),
+            );
+        }
+        for one in &self.tries {
+            must(
+                one.attempt <= attempts_max,
+                format!("{} was tried too often", one.id),
+            );
+        }
+        let told_dead = |one: &&Try| one.body["do"] == "dead";
+        for one in self.tries.iter().filter(told_dead) {
+            must(
+                self.dead.contains(&one.id),
+                format!("{} is not among the dead", one.id),
+            );
+        }
+        faults
+    }
+}
