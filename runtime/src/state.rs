@@ -19,3 +19,6 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A time in milliseconds since the process started, on a clock that never jumps. The cores have no other.
 pub type Millis = u64;
+
+#[cfg(test)]
+mod conformance;

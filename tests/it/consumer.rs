@@ -335,6 +335,9 @@ fn consumer_needs_no_requests_to_handle_messages() {
     let server = serve("state_worker")
         .manifest(format!("{grants}[consumers.jobs]\n"))
         .start();
+    let line = server.log().first_line(SOON);
+    assert_eq!(line.as_deref(), Some("wrun: handling messages (1 worker)"));
+    assert_eq!(server.ps()["supervisor"]["urls"], json!([]));
     server
         .control(["queue", "send", "jobs", "{\"do\":\"ack\"}"])
         .ok();

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::thread;
 use wrun_tests::state::{error, ok, rows};
-use wrun_tests::{Connection, Launch, SOON, Server, Worker, process};
+use wrun_tests::{Connection, Launch, Server, process};
 
 /// What `state_db` uses.
 const GRANTS: &str = "[databases.default]\n[locks.default]\n[queues.jobs]\n";
@@ -52,13 +52,19 @@ fn insert(number: i64) -> Value {
     json!({ "op": "tx_execute", "sql": "INSERT INTO t VALUES ($1)", "params": [number] })
 }
 
-/// Begins to run a script, and waits until it has logged `text`.
-fn run_until(server: &Server, script: &Value, text: &str) -> Connection {
+/// Begins to run a script.
+fn begin(server: &Server, script: &Value) -> Connection {
     let body = script.to_string();
     let mut connection = server.connect();
     let length = body.len().to_string();
     connection.send_head("POST", "/", &[("content-length", &length)]);
     connection.send(body);
+    connection
+}
+
+/// Begins to run a script, and waits until it has logged `text`.
+fn run_until(server: &Server, script: &Value, text: &str) -> Connection {
+    let connection = begin(server, script);
     server.log().line_with(text);
     connection
 }
@@ -185,27 +191,23 @@ fn transaction_that_stalls_holds_the_writer_for_a_second_and_no_longer() {
         "stalls",
     );
     ok(&execute(&server, "INSERT INTO t VALUES (3)"));
-    assert_eq!(server.worker().in_flight, 1, "the other one still stalls");
     let results = end(stalled);
     assert_eq!(error(&results[4]), "timeout");
-    assert_eq!(error(&results[5]), "closed");
+    assert_eq!(error(&results[5]), "timeout", "that is why");
     assert_has(&server, &[3]);
 }
 
 #[test]
 fn writer_is_free_at_once_when_its_client_goes_away_or_its_worker_is_killed() {
     let server = with_table_on(db_server().workers(2));
-    // Busy all the time, so never idle.
-    let busy = json!([{ "op": "begin" }, insert(1), { "op": "log", "text": "busy" },
-        { "op": "tx_query", "sql": ENDLESS }]);
+    // Busy all the time, so never idle. The lock tells which worker it is.
+    let busy = json!([{ "op": "acquire", "keys": ["a"] }, { "op": "begin" }, insert(1),
+        { "op": "log", "text": "busy" }, { "op": "tx_query", "sql": ENDLESS }]);
     drop(run_until(&server, &busy, "busy"));
     ok(&execute(&server, "INSERT INTO t VALUES (2)"));
-    let _busy = run_until(&server, &busy, "busy");
-    let is_busy = |worker: &Worker| worker.in_flight == 1;
-    let workers = server.when("one is busy", SOON, |workers| workers.iter().any(is_busy));
-    for worker in workers.into_iter().filter(is_busy) {
-        process::send(worker.pid, Signal::SIGKILL);
-    }
+    let _busy = begin(&server, &busy);
+    let busy = server.when_held("a", 0);
+    process::send(busy.pid, Signal::SIGKILL);
     ok(&execute(&server, "INSERT INTO t VALUES (3)"));
     assert_has(&server, &[2, 3]);
 }
@@ -304,9 +306,9 @@ fn large_result_is_read_by_cursor() {
     let pages = results[3..]
         .iter()
         .map(|page| ok(page).as_array().expect("rows"));
-    let numbers: Vec<_> = pages.clone().flatten().map(|row| row[0].as_i64()).collect();
+    let numbers: Vec<_> = pages.flatten().map(|row| row[0].as_i64()).collect();
     assert!(numbers.iter().copied().eq((1..=100_000).map(Some)));
-    assert_eq!(pages.last().map(Vec::len), Some(0), "none at the end");
+    assert_eq!(results.last().map(ok), Some(&json!([])), "none at the end");
 }
 
 #[test]
@@ -454,16 +456,23 @@ fn endless_statement_ends_with_its_request_and_others_go_on() {
 }
 
 #[test]
-fn endless_statement_ends_at_its_limit() {
-    let server = with_table_on(db_server().flag("--timeout", "2min"));
+fn endless_statement_ends_with_the_time_of_its_transaction() {
+    let server = with_table();
     for (op, sql) in [
-        ("query", ENDLESS.to_owned()),
-        ("execute", format!("INSERT INTO t {ENDLESS}")),
+        ("tx_query", ENDLESS.to_owned()),
+        ("tx_execute", format!("INSERT INTO t {ENDLESS}")),
     ] {
-        let result = server.step(json!({ "op": op, "sql": sql }));
-        assert_eq!(error(&result), "timeout");
-        ok(&execute(&server, "DELETE FROM t"));
+        let results = server.script(&json!([
+            { "op": "begin", "timeout_ms": 300 }, { "op": op, "sql": sql }, { "op": "commit" },
+            { "op": "batch", "timeout_ms": 300, "statements": [{ "sql": "INSERT INTO t VALUES (1)" }, { "sql": sql }] },
+        ]));
+        assert_eq!(
+            [1, 2, 3].map(|step| error(&results[step])),
+            ["timeout"; 3],
+            "{sql}"
+        );
     }
+    assert_has(&server, &[]);
 }
 
 #[test]
@@ -472,6 +481,7 @@ fn transaction_of_a_killed_state_process_fails_and_the_next_one_works() {
     let script = json!([
         { "op": "acquire", "keys": ["a"] }, { "op": "begin" }, insert(1), { "op": "log", "text": "begun" },
         { "op": "lose" }, insert(2), { "op": "commit" },
+        { "op": "batch", "fenced": true, "statements": [{ "sql": "INSERT INTO t VALUES (2)" }] },
         { "op": "begin" }, { "op": "tx_execute", "tx": 1, "sql": "INSERT INTO t VALUES (3)" }, { "op": "commit", "tx": 1 },
     ]);
     let begun = run_until(&server, &script, "begun");
@@ -479,7 +489,8 @@ fn transaction_of_a_killed_state_process_fails_and_the_next_one_works() {
     let results = end(begun);
     assert_eq!(error(&results[5]), "unavailable");
     assert_eq!(error(&results[6]), "closed");
-    for result in &results[7..] {
+    assert_eq!(error(&results[7]), "lost-fence");
+    for result in &results[8..] {
         ok(result);
     }
     assert_has(&server, &[3]);

@@ -188,9 +188,10 @@ impl Server {
 /// If it failed.
 #[track_caller]
 pub fn ok(result: &Value) -> &Value {
-    result
-        .get("ok")
-        .unwrap_or_else(|| panic!("the call failed: {result}"))
+    match result.get("ok") {
+        Some(value) => value,
+        None => panic!("the call failed: {result}"),
+    }
 }
 
 /// Returns the name of the error that a guest's call failed with; an engine's is its SQLSTATE.
@@ -220,5 +221,8 @@ pub fn rows(result: &Value) -> &Value {
 
 #[track_caller]
 fn parse<T: DeserializeOwned>(text: &str) -> T {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    match serde_json::from_str(text) {
+        Ok(value) => value,
+        Err(error) => panic!("{error}: {text}"),
+    }
 }

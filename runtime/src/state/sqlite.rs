@@ -322,4 +322,6 @@ fn spawn(
 }
 
 #[cfg(test)]
+mod power_loss;
+#[cfg(test)]
 mod tests;

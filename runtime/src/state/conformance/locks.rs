@@ -55,7 +55,10 @@ async fn released_lock_goes_to_the_one_who_waits<B: HasLocks>(on: B) {
 async fn those_who_wait_are_served_in_their_order<B: HasLocks>(on: B) {
     let locks = on.locks();
     let guards: Vec<_> = (1..=10).map(|session| guard(session, 1)).collect();
-    locks.acquire(guards[0], want(guards[0], &["k"])).await.unwrap();
+    locks
+        .acquire(guards[0], want(guards[0], &["k"]))
+        .await
+        .unwrap();
     let waits = guards[1..]
         .iter()
         .map(|&guard| locks.acquire(guard, want(guard, &["k"])));
@@ -90,7 +93,7 @@ async fn those_who_want_the_same_keys_do_not_block_each_other<B: HasLocks>(on: B
     let locks = on.locks();
     let orders = [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"]];
     let wanted = |turn: u64| {
-        let guard = guard(turn % 3 + 1, turn);
+        let guard = guard(turn + 1, 1);
         let request = want(guard, &orders[turn as usize % 3]);
         (guard, locks.acquire(guard, request))
     };

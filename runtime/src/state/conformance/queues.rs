@@ -144,7 +144,10 @@ async fn delayed_message_comes_when_its_time_has_come<B: HasQueue>(mut on: B) {
     on.queue().credit(FIRST, 1, 2);
     let (_, early) = on.next_batch().await;
     let (_, late) = on.next_batch().await;
-    assert_eq!((&*early[0].body, &*late[0].body), (&b"early"[..], &b"late"[..]));
+    assert_eq!(
+        (&*early[0].body, &*late[0].body),
+        (&b"early"[..], &b"late"[..])
+    );
     assert!(wall_ms() >= late[0].sent_at_ms + 50);
 }
 
@@ -200,7 +203,12 @@ async fn last_try_goes_to_the_dead_letters<B: HasQueue>(mut on: B) {
 async fn dead_letter_tells_why<B: HasQueue>(mut on: B) {
     send(&on, 1).await;
     let delivery = take_one(&mut on, FIRST).await;
-    settle(&on, FIRST, &delivery, Outcome::Dead("no such order".to_owned()));
+    settle(
+        &on,
+        FIRST,
+        &delivery,
+        Outcome::Dead("no such order".to_owned()),
+    );
     is_dead(&on, 1).await;
     let on = on.restart().await;
     let letters = on.queue().peek(true, 10).await.unwrap();
@@ -355,10 +363,16 @@ async fn messages_that_make_no_sense_are_refused<B: HasQueue>(on: B) {
         ..Message::default()
     };
     let refused = on.queue().send(vec![message("a"), large]).await;
-    assert!(matches!(refused, Err(QueueError::TooLarge(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(QueueError::TooLarge(_))),
+        "{refused:?}"
+    );
     for messages in [vec![], vec![message("a"); SEND_MAX + 1]] {
         let refused = on.queue().send(messages).await;
-        assert!(matches!(refused, Err(QueueError::Invalid(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(QueueError::Invalid(_))),
+            "{refused:?}"
+        );
     }
     assert_eq!(on.queue().status().await.unwrap().messages, 0);
 }
@@ -395,9 +409,15 @@ async fn transaction_goes_on_after_messages_that_are_refused<B: HasQueue + HasDa
     };
     tx.run(create, Want::Done).await.unwrap();
     let many = vec![message("many"); B::DEPTH_MAX as usize + 1];
-    assert_eq!(tx.send(B::QUEUE.to_owned(), many).await, Err(QueueError::Full));
+    assert_eq!(
+        tx.send(B::QUEUE.to_owned(), many).await,
+        Err(QueueError::Full)
+    );
     let nowhere = tx.send("nowhere".to_owned(), vec![message("a")]).await;
-    assert!(matches!(nowhere, Err(QueueError::Invalid(_))), "{nowhere:?}");
+    assert!(
+        matches!(nowhere, Err(QueueError::Invalid(_))),
+        "{nowhere:?}"
+    );
     let one = tx.send(B::QUEUE.to_owned(), vec![message("one")]);
     one.await.unwrap();
     tx.commit().await.unwrap();

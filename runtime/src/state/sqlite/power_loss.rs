@@ -24,7 +24,7 @@ mod vfs;
 
 use disk::{Disk, write_image};
 use known::Known;
-use life::{Flaw, live};
+use life::{Flaw, Load, live};
 use random::Random;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -35,9 +35,14 @@ use tempfile::TempDir;
 const CUTS: u64 = 10_000;
 /// In how many cuts a flaw has to show.
 const CONTROL_CUTS: u64 = 2000;
-/// Lives of the engine in one history, and cuts in each of them.
-const LIVES: i64 = 3;
-const CUTS_PER_LIFE: usize = 100;
+
+/// What most histories are like.
+const ORDINARY: Kind = Kind {
+    load: Load::Many,
+    flaw: Flaw::None,
+    lives: 3,
+    cuts: 100,
+};
 
 #[test]
 fn acknowledged_commits_survive_a_power_cut_at_any_moment() {
@@ -45,25 +50,46 @@ fn acknowledged_commits_survive_a_power_cut_at_any_moment() {
         Ok(cuts) => cuts.parse().expect("WRUN_POWER_CUTS is a number"),
         Err(_) => CUTS,
     };
-    if let Some(fault) = run(cuts, Flaw::None) {
-        panic!("{fault}");
-    }
+    assert_eq!(run(cuts, ORDINARY), None);
+}
+
+#[test]
+fn commits_beside_very_large_ones_survive_a_power_cut() {
+    let kind = Kind {
+        load: Load::Large,
+        lives: 2,
+        cuts: 20,
+        ..ORDINARY
+    };
+    assert_eq!(run(40, kind), None);
 }
 
 #[test]
 fn commits_that_are_acknowledged_before_they_are_synced_are_noticed() {
-    let fault = run(CONTROL_CUTS, Flaw::NoSync);
+    let flaw = Flaw::NoSync;
+    let fault = run(CONTROL_CUTS, Kind { flaw, ..ORDINARY });
     assert!(fault.is_some_and(|fault| fault.contains("is not there")));
 }
 
 #[test]
 fn checkpoints_that_do_not_sync_are_noticed() {
-    assert!(run(CONTROL_CUTS, Flaw::LooseCheckpoints).is_some());
+    let flaw = Flaw::LooseCheckpoints;
+    assert_ne!(run(CONTROL_CUTS, Kind { flaw, ..ORDINARY }), None);
+}
+
+/// What a history is like.
+#[derive(Clone, Copy)]
+struct Kind {
+    load: Load,
+    flaw: Flaw,
+    /// Lives of the engine, and cuts in each of them.
+    lives: i64,
+    cuts: usize,
 }
 
 /// Makes histories until there were so many cuts, on all cores, and returns the first fault.
-fn run(cuts: u64, flaw: Flaw) -> Option<String> {
-    let histories = cuts.div_ceil(LIVES as u64 * CUTS_PER_LIFE as u64);
+fn run(cuts: u64, kind: Kind) -> Option<String> {
+    let histories = cuts.div_ceil(kind.lives as u64 * kind.cuts as u64);
     let next = AtomicU64::new(0);
     let work = || {
         loop {
@@ -71,7 +97,7 @@ fn run(cuts: u64, flaw: Flaw) -> Option<String> {
             if seed >= histories {
                 return None;
             }
-            if let Err(fault) = History::new(seed, flaw).run() {
+            if let Err(fault) = History::new(seed, kind).run() {
                 next.store(histories, Ordering::Relaxed);
                 return Some(fault);
             }
@@ -96,26 +122,27 @@ struct World {
 /// Some lives of a database.
 struct History {
     seed: u64,
-    flaw: Flaw,
+    kind: Kind,
     random: Random,
     world: World,
 }
 
 impl History {
-    fn new(seed: u64, flaw: Flaw) -> Self {
+    fn new(seed: u64, kind: Kind) -> Self {
         Self {
             seed,
-            flaw,
+            kind,
             random: Random::new(seed),
             world: World::default(),
         }
     }
 
     fn run(&mut self) -> Result<(), String> {
-        for life in 0..LIVES {
+        let Kind { load, flaw, .. } = self.kind;
+        for life in 0..self.kind.lives {
             let folder = tempfile::tempdir().unwrap();
             write_image(&self.world.disk.seen(), folder.path()).unwrap();
-            let events = live(folder.path(), life, self.flaw, &mut self.random);
+            let events = live(folder.path(), life, load, flaw, &mut self.random);
             let known = self.world.known.len();
             self.replay(&events, life)?;
             assert!(self.world.known.len() > known, "nobody was told anything");
@@ -164,7 +191,7 @@ impl History {
         }
         let everywhere: Vec<_> = (0..events.len()).collect();
         let places = [after_told, before_synced, everywhere];
-        let mut cuts: Vec<_> = (0..CUTS_PER_LIFE)
+        let mut cuts: Vec<_> = (0..self.kind.cuts)
             .map(|turn| {
                 let places = &places[turn % places.len()];
                 places[self.random.index(places.len())]
@@ -191,7 +218,7 @@ impl History {
 
     /// Keeps a folder for whoever looks for the reason, if there should be none.
     fn keep(&self, folder: TempDir) -> String {
-        match self.flaw {
+        match self.kind.flaw {
             Flaw::None => format!("; see {}", folder.keep().display()),
             Flaw::NoSync | Flaw::LooseCheckpoints => String::new(),
         }

@@ -144,7 +144,10 @@ impl Disk {
 
 impl Stored {
     fn sync(&mut self, from: usize) {
-        self.bring(self.pending.partition_point(|pending| pending.at < Some(from)));
+        self.bring(
+            self.pending
+                .partition_point(|pending| pending.at < Some(from)),
+        );
     }
 
     /// Brings the first `count` changes to the disk.

@@ -74,7 +74,11 @@ pub(super) fn filler((who, number): Id, part: i64, size: usize) -> Vec<u8> {
 
 /// Returns a message's content.
 pub(super) fn body((who, number): Id, index: i64, count: i64) -> Vec<u8> {
-    format!("{who} {number} {index} {count} {}", ".".repeat(number as usize % 300)).into_bytes()
+    format!(
+        "{who} {number} {index} {count} {}",
+        ".".repeat(number as usize % 300)
+    )
+    .into_bytes()
 }
 
 impl Known {
@@ -104,11 +108,15 @@ impl Known {
         found.check()?;
         let there: BTreeSet<_> = found.ledger.iter().map(|entry| entry.id).collect();
         if let Some(lost) = self.committed.difference(&there).next() {
-            return Err(format!("the acknowledged transaction {lost:?} is not there"));
+            return Err(format!(
+                "the acknowledged transaction {lost:?} is not there"
+            ));
         }
         if found.reserved < self.reserved {
             let (found, reserved) = (found.reserved, self.reserved);
-            return Err(format!("tokens up to {reserved} are reserved, and it says {found}"));
+            return Err(format!(
+                "tokens up to {reserved} are reserved, and it says {found}"
+            ));
         }
         for (id, &count) in &self.sent {
             if !found.messages.contains_key(id) {
@@ -128,9 +136,8 @@ impl Known {
     }
 
     fn check_messages(&self, id: Id, count: i64, found: &Messages) -> Result<(), String> {
-        let is_lost = |index: &i64| {
-            !found.indexes.contains(index) && !self.removing.contains(&(id, *index))
-        };
+        let is_lost =
+            |index: &i64| !found.indexes.contains(index) && !self.removing.contains(&(id, *index));
         match (0..count).find(is_lost) {
             None => Ok(()),
             Some(lost) => Err(format!("message {lost} of {count} of {id:?} is not there")),
@@ -163,12 +170,14 @@ fn read(path: &Path) -> rusqlite::Result<Result<Found, String>> {
     // No shared memory, and no sync at the end: this is quick, and what is in the files stays.
     connection.pragma_update(None, "locking_mode", "exclusive")?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let verdict = connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?;
+    let verdict =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?;
     if verdict != "ok" {
         return Ok(Err(format!("integrity check: {verdict}")));
     }
     let mut found = Found::default();
-    let count = "SELECT count(*) FROM sqlite_schema WHERE name IN ('ledger', 'part', '_wrun_message')";
+    let count =
+        "SELECT count(*) FROM sqlite_schema WHERE name IN ('ledger', 'part', '_wrun_message')";
     match connection.query_row(count, [], |row| row.get(0))? {
         3 => {}
         // Its making was cut short, and nobody can know anything.
@@ -196,7 +205,11 @@ fn read_ledger(connection: &Connection, found: &mut Found) -> rusqlite::Result<R
             messages: row.get(4)?,
             gone: row.get(5)?,
         });
-        Ok(fault_if(seq != found.ledger.len() as i64, "the ledger has a gap before", &seq))
+        Ok(fault_if(
+            seq != found.ledger.len() as i64,
+            "the ledger has a gap before",
+            &seq,
+        ))
     })
 }
 

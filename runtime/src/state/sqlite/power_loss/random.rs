@@ -9,7 +9,7 @@ impl Random {
     }
 
     /// Returns a source of its own for somebody else.
-    pub(super) fn fork(&mut self) -> Self {
+    pub(super) fn split(&mut self) -> Self {
         Self(self.next())
     }
 
