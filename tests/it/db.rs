@@ -213,6 +213,26 @@ fn writer_is_free_at_once_when_its_client_goes_away_or_its_worker_is_killed() {
 }
 
 #[test]
+fn endless_statements_end_with_their_clients() {
+    // More than there are threads that read.
+    const CLIENTS: usize = 10;
+    let server = with_table();
+    for (op, sql) in [
+        ("query", ENDLESS.to_owned()),
+        ("execute", format!("INSERT INTO t {ENDLESS}")),
+    ] {
+        let run = |client: usize| {
+            let text = format!("{op} of client {client}");
+            let script = json!([{ "op": "log", "text": text }, { "op": op, "sql": sql }]);
+            run_until(&server, &script, &text)
+        };
+        drop((0..CLIENTS).map(run).collect::<Vec<_>>());
+        assert_has(&server, &[]);
+        ok(&execute(&server, "DELETE FROM t"));
+    }
+}
+
+#[test]
 fn rows_are_locked_as_far_as_that_makes_sense() {
     let server = with_table();
     let select = json!({ "op": "tx_query", "sql": "SELECT id FROM t FOR UPDATE" });
@@ -431,11 +451,13 @@ fn text_with_nul_and_a_wrong_number_of_parameters_are_invalid() {
 #[test]
 fn endless_statement_ends_with_its_request_and_others_go_on() {
     let server = with_table_on(db_server().flag("--timeout", "4s"));
+    let fill = format!("INSERT INTO t {ENDLESS}");
     let scripts = [
         json!([{ "op": "query", "sql": ENDLESS }]),
+        json!([{ "op": "execute", "sql": fill }]),
+        json!([{ "op": "acquire", "keys": ["a"] }, { "op": "batch", "fenced": true, "statements": [{ "sql": fill }] }]),
         json!([{ "op": "begin", "read_only": true }, { "op": "tx_query", "sql": ENDLESS }]),
-        json!([{ "op": "begin" }, { "op": "tx_query", "sql": ENDLESS }]),
-        json!([{ "op": "begin" }, insert(9), { "op": "tx_execute", "sql": format!("INSERT INTO t {ENDLESS}") }]),
+        json!([{ "op": "begin" }, insert(9), { "op": "tx_execute", "sql": fill }]),
     ];
     for (number, script) in (1..).zip(&scripts) {
         thread::scope(|scope| {
@@ -452,7 +474,7 @@ fn endless_statement_ends_with_its_request_and_others_go_on() {
             json!({ "op": "execute", "sql": "INSERT INTO t VALUES ($1)", "params": [number] });
         ok(&server.step(insert));
     }
-    assert_has(&server, &[1, 2, 3, 4]);
+    assert_has(&server, &[1, 2, 3, 4, 5]);
 }
 
 #[test]

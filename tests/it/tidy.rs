@@ -202,7 +202,8 @@ fn file_says_what_it_is(source: &Source) -> Vec<String> {
 }
 
 fn file_is_short(source: &Source) -> Vec<String> {
-    if source.path.ends_with("/tests.rs") {
+    let is_tests = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
+    if source.in_runtime().is_some_and(is_tests) {
         return Vec::new();
     }
     let lines = source

@@ -51,8 +51,14 @@ pub(crate) fn check_imports(
 /// these.
 const RELEASES: [(&str, &str); 3] = [("0.1.", "0.1.0"), ("0.2.", "0.2.12"), ("0.3.", "0.3.0")];
 
+/// Interfaces of types alone: the linker has no instance of theirs, and needs none.
+const TYPES_ALONE: [&str; 2] = ["wasi:cli/types@0.3.", "wasi:clocks/types@0.3."];
+
 /// Tells whether `linker` has an instance called `name`. It cannot be asked that, but it refuses to define a name twice.
 fn provides(linker: &mut Linker<GuestState>, name: &str) -> bool {
+    if TYPES_ALONE.iter().any(|types| name.starts_with(types)) {
+        return true;
+    }
     let linked = name.rsplit_once('@').and_then(|(interface, version)| {
         let (_, release) = RELEASES
             .iter()
@@ -91,7 +97,15 @@ mod tests {
             );
         }
         assert_eq!(
-            unknown(true, &["wasi:http/client@0.3.2", "wasi:io/streams@0.2.6"]),
+            unknown(
+                true,
+                &[
+                    "wasi:http/client@0.3.2",
+                    "wasi:io/streams@0.2.6",
+                    "wasi:cli/types@0.3.0",
+                    "wasi:clocks/types@0.3.0",
+                ]
+            ),
             None
         );
     }

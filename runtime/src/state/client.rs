@@ -65,6 +65,22 @@ struct Fences {
     numbers: Vec<u64>,
 }
 
+/// The answer to a batch is waited for. Dropped before it has come, the batch may stop.
+#[derive(Debug)]
+struct Wanted {
+    link: Arc<Link>,
+    /// The id of its request; `None` once it was answered.
+    batch: Option<u64>,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch {
+            self.link.tell(Call::GiveUp { batch });
+        }
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         self.task.abort();
@@ -130,7 +146,14 @@ impl Client {
             fences: numbers,
         };
         let asked = self.0.line.ask_on(link, call).await;
-        match asked.map_err(transaction::unchanged)?.1.reply().await {
+        let (link, pending) = asked.map_err(transaction::unchanged)?;
+        let mut wanted = Wanted {
+            link,
+            batch: Some(pending.id),
+        };
+        let reply = pending.reply().await;
+        wanted.batch = None;
+        match reply {
             Ok(Reply::Steps(steps)) => Ok(steps),
             Ok(reply) => Err(transaction::refused(reply)),
             Err(Unanswered::Broken) if !options.read_only => Err(DbError::OutcomeUnknown),

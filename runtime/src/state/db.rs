@@ -6,6 +6,8 @@
 use super::BoxFuture;
 use super::queue::{Message, QueueError};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A value of a parameter or a column; `wrun:db` says what each means.
@@ -158,6 +160,20 @@ pub enum DbError {
     Other(String),
 }
 
+/// Tells an engine that nobody waits for a batch any more. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    pub fn give_up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// An engine that holds one database.
 pub trait Database {
     /// Names the language of its statements.
@@ -168,13 +184,20 @@ pub trait Database {
         &self,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
+    ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
+        self.batch_unless(statements, options, GivenUp::default())
+    }
+
+    /// Does the same, and stops if the batch is given up before its commit: others wait. Ready when it has stopped, too.
+    fn batch_unless(
+        &self,
+        statements: Vec<(Statement, Want)>,
+        options: TxOptions,
+        given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>>;
 
     /// Begins a transaction. Dropping the future, or the transaction, rolls it back.
-    fn begin(
-        &self,
-        options: TxOptions,
-    ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>>;
+    fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>>;
 }
 
 /// An open transaction of a [`Database`]. Dropped, it is rolled back. Operations are run in the order in which they are

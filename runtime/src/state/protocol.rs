@@ -59,6 +59,10 @@ pub enum Call {
         options: TxOptions,
         fences: Vec<u64>,
     },
+    /// Nobody waits for the answer to a `Batch`, named by the id of its request, any more: it may stop.
+    GiveUp {
+        batch: u64,
+    },
     /// The transaction can be used once this is answered, and given up at any time.
     Begin {
         tx: u64,

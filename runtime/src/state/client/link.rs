@@ -54,11 +54,15 @@ impl From<Unsent> for Unanswered {
 
 /// The answer to a call, once it comes. Dropping it does not take the call back.
 #[derive(Debug)]
-pub(super) struct Pending(oneshot::Receiver<Reply>);
+pub(super) struct Pending {
+    /// The id of the call.
+    pub(super) id: u64,
+    answer: oneshot::Receiver<Reply>,
+}
 
 impl Pending {
     pub(super) async fn reply(self) -> Result<Reply, Unanswered> {
-        self.0.await.map_err(|_| Unanswered::Broken)
+        self.answer.await.map_err(|_| Unanswered::Broken)
     }
 }
 
@@ -99,13 +103,13 @@ impl Link {
     /// Sends a call. It is sent when this returns, whether or not the answer is waited for.
     pub(super) fn ask(&self, call: Call) -> Result<Pending, Unsent> {
         let id = self.next_id();
-        let (answer, pending) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         match &mut *locked(&self.calls) {
-            Some(calls) => calls.insert(id, answer),
+            Some(calls) => calls.insert(id, sender),
             None => return Err(Unsent::Closed(Box::new(call))),
         };
         match self.send(Request { id, call }) {
-            Ok(()) => Ok(Pending(pending)),
+            Ok(()) => Ok(Pending { id, answer }),
             Err(unsent) => {
                 self.take_call(id);
                 Err(unsent)

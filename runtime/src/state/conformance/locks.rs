@@ -1,4 +1,4 @@
-//! Cases of locks.
+//! Cases of locks: who holds what, who waits, and what ends either.
 
 use super::{Case, HasLocks, cases};
 use crate::state::lock::{Acquire, GuardId, LockError, Locks, SessionId};

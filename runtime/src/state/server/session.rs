@@ -17,7 +17,7 @@ use crate::state::db::Transaction;
 use crate::state::lock::SessionId;
 use crate::state::protocol::{Call, Incoming, Reply, Request, Stream};
 use crate::state::queue::Queue as _;
-use db::Transactions;
+use db::{Batches, Transactions};
 use flight::Flight;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -51,6 +51,7 @@ pub(super) struct Session {
     stores: Rc<Stores>,
     outbox: Rc<Outbox>,
     transactions: Transactions,
+    batches: Batches,
     /// The queues that it was given messages of, or may have been.
     consumed: RefCell<HashSet<String>>,
     flight: Rc<Flight>,
@@ -91,6 +92,7 @@ impl Session {
             stores,
             outbox,
             transactions: Transactions::default(),
+            batches: Batches::default(),
             consumed: RefCell::default(),
             flight: Rc::default(),
             tasks: JoinSet::new(),
@@ -121,7 +123,8 @@ impl Session {
             tokio::select! {
                 biased;
                 () = sleep_until(progress + WAITING_TIME_MAX), if full => return Err(Fault::Stalled),
-                () = self.outbox.notified() => {}
+                // Others may have an answer, too: one write takes them all.
+                () = self.outbox.notified() => tokio::task::yield_now().await,
                 ready = stream.writable(), if waiting > 0 => ready?,
                 read = stream.read(incoming.room()), if !full => if read? == 0 {
                     return Ok(());
@@ -145,7 +148,7 @@ impl Session {
         let Request { id, call } = request;
         let answer = match self.flight.refusal(&call) {
             Some(refusal) => Ok(Answer::Now(refusal)),
-            None => self.dispatch(call),
+            None => self.dispatch(id, call),
         };
         let (mut work, sure) = match answer {
             Ok(Answer::Now(reply)) => {
@@ -179,7 +182,7 @@ impl Session {
         Ok(())
     }
 
-    fn dispatch(&mut self, call: Call) -> Result<Answer, Fault> {
+    fn dispatch(&mut self, id: u64, call: Call) -> Result<Answer, Fault> {
         match (&self.rights, call) {
             (Rights::Operator, Call::Operator(call)) => Ok(self.operate(call)),
             (Rights::Operator, _) => {
@@ -191,12 +194,12 @@ impl Session {
             (Rights::Guest(_), Call::Hello { .. }) => {
                 Err(Fault::Refused("it has introduced itself before"))
             }
-            (Rights::Guest(granted), call) => Ok(self.serve_guests(&granted.clone(), call)),
+            (Rights::Guest(granted), call) => Ok(self.serve_guests(&granted.clone(), id, call)),
         }
     }
 
-    /// Carries out a call of a worker.
-    fn serve_guests(&self, granted: &Shared, call: Call) -> Answer {
+    /// Carries out a call of a worker; `id` is its request's.
+    fn serve_guests(&self, granted: &Shared, id: u64, call: Call) -> Answer {
         match call {
             Call::Acquire { guard, request } => self.acquire(granted, guard, request),
             Call::Extend { guard, ttl_ms } => self.extend(guard, ttl_ms),
@@ -207,7 +210,8 @@ impl Session {
                 statements,
                 options,
                 fences,
-            } => self.batch(granted, &db, statements, options, fences),
+            } => self.batch(id, self.database(granted, &db), statements, options, fences),
+            Call::GiveUp { batch } => self.give_up(batch),
             Call::Begin {
                 tx,
                 db,
@@ -271,6 +275,7 @@ impl Drop for Session {
         // In this order: who gets a lock next must not find a transaction of its last holder open.
         self.tasks.abort_all();
         self.transactions.clear();
+        self.batches.give_up_all();
         if let Some(locks) = self.stores.locks() {
             locks.end_session(self.id);
         }

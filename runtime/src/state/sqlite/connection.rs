@@ -5,14 +5,14 @@
 use super::Options;
 use super::authorizer::Gate;
 use super::error;
-use crate::state::db::{DbError, PARAMS_MAX, SQL_MAX, VALUE_MAX};
+use crate::state::db::{DbError, GivenUp, PARAMS_MAX, SQL_MAX, VALUE_MAX};
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{Action, AuthContext, Wal};
 use rusqlite::limits::Limit;
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes of a page.
@@ -203,6 +203,8 @@ pub(super) struct Watch {
     /// The transaction that is served, and the last one that was dropped while it was served.
     serving: AtomicU64,
     dropped: AtomicU64,
+    /// Whether the batch that is run was given up.
+    given_up: Mutex<GivenUp>,
 }
 
 impl Watch {
@@ -212,7 +214,17 @@ impl Watch {
             deadline: AtomicU64::new(u64::MAX),
             serving: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            given_up: Mutex::default(),
         }
+    }
+
+    /// The connection runs a batch that stops when it is given up.
+    pub(super) fn set_given_up(&self, given_up: GivenUp) {
+        *self.given_up() = given_up;
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, GivenUp> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Statements stop at `deadline`, or never.
@@ -239,6 +251,9 @@ impl Watch {
     fn is_over(&self) -> bool {
         let serving = self.serving.load(Ordering::Relaxed);
         if serving != 0 && serving == self.dropped.load(Ordering::Relaxed) {
+            return true;
+        }
+        if self.given_up().is_given_up() {
             return true;
         }
         let deadline = self.deadline.load(Ordering::Relaxed);

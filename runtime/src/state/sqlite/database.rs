@@ -4,13 +4,14 @@ use super::Sqlite;
 use super::serving;
 use super::session;
 use super::statement::{Rules, Statements};
-use super::ticket::Ticket;
+use super::ticket::{Ticket, stopped};
 use super::tokens;
 use super::work::{Manner, OneShot};
 use super::writer::{Job, Writer};
 use crate::state::BoxFuture;
 use crate::state::db::{
-    BATCH_MAX, Database, DbError, RESULT_MAX, Statement, Step, Transaction, TxOptions, Want,
+    BATCH_MAX, Database, DbError, GivenUp, RESULT_MAX, Statement, Step, Transaction, TxOptions,
+    Want,
 };
 use std::future::ready;
 use tokio::sync::oneshot;
@@ -21,8 +22,9 @@ impl Sqlite {
         &self,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
+        given_up: GivenUp,
     ) -> BoxFuture<'static, Result<Vec<Step>, DbError>> {
-        let ticket = Ticket::new(options.timeout);
+        let ticket = Ticket::new(options.timeout).unless(given_up);
         let (answer, answered) = oneshot::channel();
         let (reading, durable) = (ticket.clone(), self.is_durable());
         let writer = self.inner.jobs.borrow().clone();
@@ -53,10 +55,11 @@ impl Database for Sqlite {
         "sqlite"
     }
 
-    fn batch(
+    fn batch_unless(
         &self,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
+        given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
         if statements.len() > BATCH_MAX {
             return Box::pin(ready(Err(DbError::TooLarge(format!(
@@ -67,9 +70,9 @@ impl Database for Sqlite {
             .iter()
             .all(|(statement, _)| tokens::looks_like_read(&statement.sql));
         if options.read_only || seems_to_read {
-            return self.read_batch(statements, options);
+            return self.read_batch(statements, options, given_up);
         }
-        let ticket = Ticket::new(options.timeout);
+        let ticket = Ticket::new(options.timeout).unless(given_up);
         let (answer, answered) = oneshot::channel();
         self.ask(write_all(
             ticket.clone(),
@@ -137,9 +140,16 @@ fn run_all(
         read_only,
         deadline: ticket.deadline,
     };
+    if ticket.given_up.is_given_up() {
+        return Err(stopped());
+    }
+    let watch = &on.connection.watch;
+    watch.set_given_up(ticket.given_up.clone());
     let mut room = RESULT_MAX;
-    statements
+    let steps = statements
         .iter()
         .map(|(statement, want)| on.run(statement, *want, rules, &mut room))
-        .collect()
+        .collect();
+    watch.set_given_up(GivenUp::default());
+    steps
 }

@@ -6,8 +6,9 @@
 //! The disk: what a sync covers is what was done to the file before the sync began, and only from when it ended. Of what
 //! was done since, each change is kept, lost or torn, whatever became of others, and in whichever file: of a torn write each
 //! sector of 512 bytes is kept or lost, and the growth of the file, too, where zeros then stand. A sector is written whole or
-//! not at all, and leaves its neighbours alone, as SQLite assumes (`SQLITE_IOCAP_POWERSAFE_OVERWRITE`). That a file is there
-//! is on the disk once it was synced, that it is not there once its deletion was. Shared memory is never there.
+//! not at all, and leaves its neighbours alone, as SQLite assumes (`SQLITE_IOCAP_POWERSAFE_OVERWRITE`). That a file was
+//! made is on the disk once the file was synced; which files there are, also once SQLite has synced the folder, as it does
+//! with the first sync of a log or a journal. So a deleted journal may be back. Shared memory is never there.
 //!
 //! A record goes over several lives of the engine. Between two of them the machine lost its power, or only the process was
 //! killed: then the next one sees all that the last one did, and still none of it need be on the disk.

@@ -1,6 +1,6 @@
 //! A place in the queue for a thread of the engine: given up when its turn does not come in time.
 
-use crate::state::db::{DbError, TX_TIME_MAX, WRITER_WAIT_MAX};
+use crate::state::db::{DbError, GivenUp, TX_TIME_MAX, WRITER_WAIT_MAX};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ pub(super) struct Ticket {
     wait_until: Option<Instant>,
     /// When what it is for is over.
     pub(super) deadline: Instant,
+    pub(super) given_up: GivenUp,
 }
 
 impl Ticket {
@@ -29,7 +30,13 @@ impl Ticket {
             state: Arc::default(),
             wait_until: Some(now + timeout.min(WRITER_WAIT_MAX)),
             deadline: now + timeout,
+            given_up: GivenUp::default(),
         }
+    }
+
+    /// For work that can be given up.
+    pub(super) fn unless(self, given_up: GivenUp) -> Self {
+        Self { given_up, ..self }
     }
 
     /// For what the engine must do sooner or later.
@@ -42,7 +49,8 @@ impl Ticket {
 
     /// Its turn has come. False if it is too late: then nothing may be done.
     pub(super) fn start(&self) -> bool {
-        let late = self.wait_until.is_some_and(|until| Instant::now() > until);
+        let late = self.given_up.is_given_up()
+            || self.wait_until.is_some_and(|until| Instant::now() > until);
         let next = if late { GIVEN_UP } else { STARTED };
         let was = self
             .state

@@ -3,7 +3,9 @@
 use super::{Answer, Session};
 use crate::config::shared::Shared;
 use crate::state::BoxFuture;
-use crate::state::db::{Database, DbError, Statement, TX_TIME_MAX, Transaction, TxOptions, Want};
+use crate::state::db::{
+    Database, DbError, GivenUp, Statement, TX_TIME_MAX, Transaction, TxOptions, Want,
+};
 use crate::state::lock::GuardId;
 use crate::state::protocol::Reply;
 use std::cell::RefCell;
@@ -91,16 +93,43 @@ impl Transactions {
     }
 }
 
+/// The batches of a session that have no answer yet, by the ids of their requests.
+#[derive(Clone, Default)]
+pub(super) struct Batches(Rc<RefCell<HashMap<u64, GivenUp>>>);
+
+impl Batches {
+    /// Has all of them stopped.
+    pub(super) fn give_up_all(&self) {
+        self.0.borrow().values().for_each(GivenUp::give_up);
+    }
+
+    fn begin(&self, id: u64) -> GivenUp {
+        let given_up = GivenUp::default();
+        self.0.borrow_mut().insert(id, given_up.clone());
+        given_up
+    }
+
+    fn end(&self, id: u64) {
+        self.0.borrow_mut().remove(&id);
+    }
+
+    fn give_up(&self, id: u64) {
+        if let Some(given_up) = self.0.borrow().get(&id) {
+            given_up.give_up();
+        }
+    }
+}
+
 impl Session {
     pub(super) fn batch(
         &self,
-        granted: &Shared,
-        db: &str,
+        id: u64,
+        database: Result<impl Database + 'static, DbError>,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
         fences: Vec<u64>,
     ) -> Answer {
-        let database = match self.database(granted, db) {
+        let database = match database {
             Ok(database) => database,
             Err(error) => return Answer::Now(Reply::Db(error)),
         };
@@ -108,11 +137,19 @@ impl Session {
             return Answer::Now(Reply::Db(DbError::LostFence));
         };
         let options = bounded(options);
+        let (batches, given_up) = (self.batches.clone(), self.batches.begin(id));
         Answer::Surely(Box::pin(async move {
-            let done = database.batch(statements, options).await;
+            let batch = database.batch_unless(statements, options, given_up);
+            let done = batch.await;
+            batches.end(id);
             drop(pinned);
             done.map_or_else(Reply::Db, Reply::Steps)
         }))
+    }
+
+    pub(super) fn give_up(&self, batch: u64) -> Answer {
+        self.batches.give_up(batch);
+        Answer::Now(Reply::Done)
     }
 
     pub(super) fn begin(
@@ -201,7 +238,11 @@ impl Session {
         }
     }
 
-    fn database(&self, granted: &Shared, label: &str) -> Result<impl Database + use<>, DbError> {
+    pub(super) fn database(
+        &self,
+        granted: &Shared,
+        label: &str,
+    ) -> Result<impl Database + use<>, DbError> {
         let database = self.stores.database(label);
         database
             .filter(|_| granted.databases.contains_key(label))

@@ -1,7 +1,8 @@
 //! What one statement may be, and what it returns.
 
 use super::*;
-use crate::state::db::{Column, PARAMS_MAX};
+use crate::state::db::{Column, GivenUp, PARAMS_MAX};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn placeholders_are_bound_by_number() {
@@ -284,6 +285,30 @@ async fn endless_statement_is_stopped_at_its_deadline_and_others_go_on() {
         query(&opened.db, "SELECT count(*) FROM t").await,
         [[int(0)]]
     );
+}
+
+#[tokio::test]
+async fn batch_that_is_given_up_stops_and_others_go_on() {
+    let opened = open();
+    execute(&opened.db, "CREATE TABLE t (a)").await;
+    let insert = format!("INSERT INTO t {ENDLESS}");
+    let cases = [(ENDLESS, 0), (ENDLESS, 50), (&insert, 0), (&insert, 50)];
+    for (sql, head_start) in cases {
+        let given_up = GivenUp::default();
+        let statements = vec![(statement(sql), Want::Either)];
+        let db = &opened.db;
+        let mut batch = db.batch_unless(statements, TxOptions::default(), given_up.clone());
+        let early = timeout(Duration::from_millis(head_start), &mut batch).await;
+        assert!(early.is_err(), "it is endless");
+        given_up.give_up();
+        let stopped = batch.await;
+        assert!(
+            matches!(stopped, Err(DbError::Timeout(_) | DbError::Unavailable(_))),
+            "{stopped:?}"
+        );
+        assert_eq!(query(db, "SELECT count(*) FROM t").await, [[int(0)]]);
+        execute(db, "DELETE FROM t").await;
+    }
 }
 
 #[tokio::test]
