@@ -32,6 +32,7 @@ mod service_manager;
 mod signals;
 mod sockets;
 mod state_process;
+mod statements;
 mod storage;
 mod streaming;
 mod tidy;
