@@ -4,6 +4,7 @@ use super::Supervisor;
 use super::deploy::Deployment;
 use super::policy::WorkerId;
 use super::process::Ending;
+use crate::config::shared::Database;
 use crate::ipc::{Processes, StateStatus, SupervisorStatus, WorkerStatus};
 use crate::log;
 use std::time::Instant;
@@ -104,6 +105,16 @@ impl Supervisor<'_> {
         if new.state.path != self.config.state.path {
             let folder = new.state.path.display();
             tracing::warn!(%folder, "new state folder needs a restart, ignored");
+        }
+        for (db, new) in &new.shared.databases {
+            let old = self.config.shared.databases.get(db);
+            let settings = |it: &Database| (it.max_size, it.durability);
+            if old.is_some_and(|old| settings(old) != settings(new)) {
+                tracing::warn!(
+                    db,
+                    "new max-size or durability of an open database needs a restart, ignored"
+                );
+            }
         }
     }
 }
