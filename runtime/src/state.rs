@@ -13,12 +13,21 @@ pub mod server;
 pub mod sqlite;
 
 use std::pin::Pin;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A future of the state process: it has one thread, so nothing in it needs to be `Send`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A time in milliseconds since the process started, on a clock that never jumps. The cores have no other.
 pub type Millis = u64;
+
+/// Returns milliseconds since 1970, which is what outlives a process. No core asks for it.
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
 
 #[cfg(test)]
 mod conformance;

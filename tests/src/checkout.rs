@@ -1,9 +1,8 @@
 //! The checkout: customers place orders at `examples/payments` while processes are killed, and in the end the books are
 //! checked: every order that was acknowledged is there and decided, and nobody is charged twice, or for nothing.
 
-use crate::http1::Connection;
 use crate::murder::{Murders, Victims};
-use crate::sale::persist;
+use crate::sale::{exchange, persist};
 use crate::server::Server;
 use crate::wait::eventually;
 use serde::Deserialize;
@@ -116,14 +115,8 @@ fn place(addr: SocketAddr, number: usize) {
         100 + number
     );
     eventually("the order is acknowledged", PATIENCE, || {
-        let mut connection = Connection::try_open(addr, Duration::from_secs(30)).ok()?;
-        let request = format!(
-            "POST /orders HTTP/1.1\r\nhost: shop.example\r\nidempotency-key: order-{number}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        connection.try_send(request).ok()?;
-        connection
-            .try_response()
+        let id = format!("order-{number}");
+        exchange(addr, "POST", "/orders", &id, &body)
             .ok()
             .filter(|response| response.status == 201)
     });

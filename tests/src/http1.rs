@@ -65,13 +65,7 @@ impl Connection {
     #[track_caller]
     pub fn send_head(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
         self.head_only = method == "HEAD";
-        let fields: String = headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
-        self.send(format!(
-            "{method} {target} HTTP/1.1\r\nhost: test.example\r\n{fields}\r\n"
-        ));
+        self.send(format_head(method, target, headers));
     }
 
     /// Sends a request and returns the answer.
@@ -232,6 +226,30 @@ impl Connection {
             self.fill()?;
         }
     }
+}
+
+/// Sends one request on a connection of its own and returns the answer, unless the connection breaks or `patience` ends.
+pub(crate) fn try_exchange(
+    addr: SocketAddr,
+    patience: Duration,
+    (method, target): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Response> {
+    let length = body.len().to_string();
+    let mut all = headers.to_vec();
+    all.push(("content-length", &length));
+    let mut connection = Connection::try_open(addr, patience)?;
+    connection.try_send(format_head(method, target, &all) + body)?;
+    connection.try_response()
+}
+
+fn format_head(method: &str, target: &str, headers: &[(&str, &str)]) -> String {
+    let fields: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    format!("{method} {target} HTTP/1.1\r\nhost: test.example\r\n{fields}\r\n")
 }
 
 /// The body of an answer, read from its connection. An end before the framing says so is an error.

@@ -18,6 +18,7 @@ pub mod murder;
 pub mod outcome;
 pub mod process;
 pub mod queue_history;
+mod random;
 pub mod response;
 pub mod sale;
 pub mod server;

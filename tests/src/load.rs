@@ -2,6 +2,7 @@
 //! request: answered, or failed and how.
 
 use crate::http1::Connection;
+use crate::random;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -202,10 +203,7 @@ impl Client {
     }
 }
 
-/// Returns a pause from a sequence that is the same in every run (xorshift).
+/// Returns a pause that is the same in every run.
 fn think(random: &mut u64) -> Duration {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    Duration::from_micros(*random % THINK_MAX_US)
+    Duration::from_micros(random::next(random) % THINK_MAX_US)
 }

@@ -50,7 +50,7 @@ pub fn record(server: &Server, count: usize, victims: Victims) -> (Vec<Holding>,
                 let key = format!("key-{}", client % KEYS);
                 let target = format!("/acquire?key={key}&wait=5000&ms=1");
                 while done.load(Ordering::Relaxed) < count && begin.elapsed() < PATIENCE {
-                    let answer = exchange(addr, "GET", &target, "history");
+                    let answer = exchange(addr, "GET", &target, "history", "");
                     let answer = answer.ok().filter(|response| response.status == 200);
                     if let Some(holding) = answer.and_then(|response| parse(&key, &response.body)) {
                         done.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Processes of a server that are killed at random moments while something else goes on.
 
 use crate::process;
+use crate::random::next;
 use crate::server::Server;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
@@ -66,26 +67,10 @@ impl Murders {
             let mut kills = 0;
             let mut random = 0x9e37_79b9_7f4a_7c15_u64;
             while !until.load(Ordering::Relaxed) && kills < victims.kills_max() {
-                thread::sleep(Duration::from_millis(
-                    PAUSE_MS.start + next(&mut random) % (PAUSE_MS.end - PAUSE_MS.start),
-                ));
-                let wants_state = match victims {
-                    Victims::State => true,
-                    Victims::Both => next(&mut random).is_multiple_of(2),
-                    Victims::Workers | Victims::Nobody => false,
-                };
-                let prefix = if wants_state {
-                    "wrun: state"
-                } else {
-                    "wrun: worker"
-                };
-                let mut found: Vec<i32> = process::children(supervisor);
-                found.retain(|pid| name(*pid).starts_with(prefix));
-                if let Some(index) = usize::try_from(next(&mut random))
-                    .ok()
-                    .and_then(|number| number.checked_rem(found.len()))
-                {
-                    process::send(found[index], Signal::SIGKILL);
+                let pause = PAUSE_MS.start + next(&mut random) % (PAUSE_MS.end - PAUSE_MS.start);
+                thread::sleep(Duration::from_millis(pause));
+                if let Some(pid) = choose(supervisor, victims, &mut random) {
+                    process::send(pid, Signal::SIGKILL);
                     kills += 1;
                 }
             }
@@ -105,14 +90,19 @@ impl Murders {
     }
 }
 
-fn name(pid: i32) -> String {
-    std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/comm"))).unwrap_or_default()
+/// Returns one of the victims, if there is one at the moment.
+fn choose(supervisor: i32, victims: Victims, random: &mut u64) -> Option<i32> {
+    let prefix = match victims {
+        Victims::State => "wrun: state",
+        Victims::Both if next(random).is_multiple_of(2) => "wrun: state",
+        Victims::Both | Victims::Workers | Victims::Nobody => "wrun: worker",
+    };
+    let mut found = process::children(supervisor);
+    found.retain(|pid| name(*pid).starts_with(prefix));
+    let number = usize::try_from(next(random)).ok()?;
+    Some(found[number.checked_rem(found.len())?])
 }
 
-/// The next number of a sequence that is the same in every run (xorshift).
-fn next(random: &mut u64) -> u64 {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    *random
+fn name(pid: i32) -> String {
+    std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/comm"))).unwrap_or_default()
 }

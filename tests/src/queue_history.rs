@@ -1,8 +1,8 @@
 //! A history of messages: clients send keyed messages while processes are killed, consumers handle them, some of them
 //! badly, and in the end every message that was acknowledged is accounted for.
 
-use crate::http1::Connection;
 use crate::murder::{Murders, Victims};
+use crate::sale::exchange;
 use crate::server::Server;
 use crate::state::Try;
 use crate::wait::eventually;
@@ -64,7 +64,7 @@ pub fn record(server: &Server, each: usize, victims: Victims) -> History {
     }
 }
 
-/// Sends one message until it is acknowledged, and returns its id. Every fifth one fails once, and every tenth can never be
+/// Sends one message until it is acknowledged, and returns its id. Of ten, one fails once, and one can never be
 /// handled.
 fn send(addr: SocketAddr, key: &str, number: usize) -> String {
     let body = match number % 10 {
@@ -75,13 +75,7 @@ fn send(addr: SocketAddr, key: &str, number: usize) -> String {
     let dedup_id = format!("{key}-{number}");
     let message = json!([{ "key": key, "dedup_id": dedup_id, "body": body }]).to_string();
     eventually("the message is acknowledged", PATIENCE, || {
-        let mut connection = Connection::try_open(addr, Duration::from_secs(30)).ok()?;
-        let request = format!(
-            "POST /send HTTP/1.1\r\nhost: test.example\r\ncontent-length: {}\r\n\r\n{message}",
-            message.len()
-        );
-        connection.try_send(request).ok()?;
-        let response = connection.try_response().ok()?;
+        let response = exchange(addr, "POST", "/send", &dedup_id, &message).ok()?;
         let answer: Value = serde_json::from_slice(&response.body).ok()?;
         Some(answer["ok"][0].as_str()?.to_owned())
     })

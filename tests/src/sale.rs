@@ -2,7 +2,7 @@
 //! killed, and in the end the books are checked: sold + left = stock, orders = sold, and every sale that a buyer was told
 //! of is there.
 
-use crate::http1::Connection;
+use crate::http1::try_exchange;
 use crate::murder::{Murders, Victims};
 use crate::response::Response;
 use crate::server::Server;
@@ -208,7 +208,7 @@ fn buy(addr: SocketAddr, way: Way, id: &str) -> (Told, u64) {
     let target = format!("/buy/{}", way.name());
     while begin.elapsed() < PATIENCE {
         tries += 1;
-        match exchange(addr, "POST", &target, id) {
+        match exchange(addr, "POST", &target, id, "") {
             Ok(response) if response.status == 200 => return (Told::Sold, tries),
             Ok(response) if response.status == 409 => return (Told::SoldOut, tries),
             Ok(response) if response.status == 202 => return (outcome(addr, id, begin), tries),
@@ -227,7 +227,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Asks what became of an order.
 fn outcome(addr: SocketAddr, id: &str, begin: Instant) -> Told {
     while begin.elapsed() < PATIENCE {
-        if let Ok(response) = exchange(addr, "GET", &format!("/orders/{id}"), id) {
+        if let Ok(response) = exchange(addr, "GET", &format!("/orders/{id}"), id, "") {
             match response.text() {
                 text if text.contains("\"sold\"") => return Told::Sold,
                 text if text.contains("\"rejected\"") => return Told::SoldOut,
@@ -242,22 +242,21 @@ fn outcome(addr: SocketAddr, id: &str, begin: Instant) -> Told {
 /// Sends a request until it is answered with 200.
 pub(crate) fn persist(addr: SocketAddr, method: &str, target: &str, id: &str) -> Response {
     eventually(target, PATIENCE, || {
-        exchange(addr, method, target, id)
+        exchange(addr, method, target, id, "")
             .ok()
             .filter(|response| response.status == 200)
     })
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request with an idempotency key; an answer that takes longer than 30 s is none.
 pub(crate) fn exchange(
     addr: SocketAddr,
     method: &str,
     target: &str,
     id: &str,
+    body: &str,
 ) -> std::io::Result<Response> {
-    let mut connection = Connection::try_open(addr, Duration::from_secs(30))?;
-    connection.try_send(format!(
-        "{method} {target} HTTP/1.1\r\nhost: shop.example\r\nidempotency-key: {id}\r\ncontent-length: 0\r\n\r\n"
-    ))?;
-    connection.try_response()
+    let headers = [("idempotency-key", id)];
+    let patience = Duration::from_secs(30);
+    try_exchange(addr, patience, (method, target), &headers, body)
 }

@@ -6,7 +6,7 @@ mod sending;
 use super::{Case, HasDatabase, HasQueue};
 use crate::state::lock::SessionId;
 use crate::state::queue::{Delivery, Message, Outcome, QueueError, Settled};
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::state::wall_ms;
 
 pub(super) fn cases<B: HasQueue>() -> Vec<Case<B>> {
     let mut cases = sending::cases();
@@ -84,9 +84,4 @@ fn message(body: &str) -> Message {
 fn bodies(batch: &[Delivery]) -> Vec<&str> {
     let bodies = batch.iter().map(|delivery| delivery.body.as_slice());
     bodies.map(|body| str::from_utf8(body).unwrap()).collect()
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    since.as_millis() as u64
 }

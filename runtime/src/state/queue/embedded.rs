@@ -17,13 +17,13 @@ use crate::config::shared;
 use crate::state::lock::SessionId;
 use crate::state::sqlite::Sqlite;
 use crate::state::sqlite::messages::{Change, Stored, StoredMessage};
-use crate::state::{BoxFuture, Millis};
+use crate::state::{BoxFuture, Millis, wall_ms};
 use journal::Journal;
 use outgoing::{Batch, Outgoing, fit};
 use std::cell::{Cell, RefCell};
 use std::future::ready;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -381,9 +381,4 @@ fn random(max: u64) -> u64 {
         return max;
     };
     max.checked_add(1).map_or(number, |count| number % count)
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }

@@ -5,11 +5,11 @@
 use super::Options;
 use super::authorizer::Gate;
 use super::connection::{Connection, Role};
-use super::shared::wall_ms;
 use super::tokens;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail};
 use crate::state::db::DbError;
+use crate::state::wall_ms;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::limits::Limit;
 use rusqlite::{Batch, params};

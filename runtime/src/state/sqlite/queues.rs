@@ -1,12 +1,12 @@
 //! The queues of a database as its writer knows them: how many messages each holds and may hold, and what is done to them.
 
 use super::messages::{self, Change, Headers, Stored, count};
-use super::shared::wall_ms;
 use super::statement::Statements;
 use crate::state::db::DbError;
 use crate::state::queue::{
     BODY_MAX, DEAD_SUFFIX, DELAY_MAX, HEADERS_MAX, KEY_MAX, Message, QueueError, SEND_MAX,
 };
+use crate::state::wall_ms;
 use std::collections::{BTreeMap, HashMap};
 
 /// What tells in a dead letter's headers how it came to be one.

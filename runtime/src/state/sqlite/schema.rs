@@ -1,10 +1,10 @@
 //! The engine's own tables, which live in the same file as the guests' so that one commit covers both.
 
 use super::queues::Depths;
-use super::shared::wall_ms;
 use super::statement::Statements;
 use crate::state::db::DbError;
 use crate::state::queue::KEY_MAX;
+use crate::state::wall_ms;
 use std::time::Duration;
 
 /// The version of these tables; a file with a higher one was made by a newer wrun.

@@ -6,7 +6,7 @@ use crate::state::db::DbError;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// One per open database.
 pub(super) struct Shared {
@@ -88,12 +88,4 @@ impl Drop for Watchdog {
             self.0.fail("a thread of the engine panicked".to_owned());
         }
     }
-}
-
-/// Returns milliseconds since 1970.
-pub(super) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
