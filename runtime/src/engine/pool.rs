@@ -27,6 +27,7 @@ pub(super) fn pool(description: &Description, config: &Config) -> InstanceAlloca
         .max_memory_size(usize::try_from(limits.memory).unwrap_or(usize::MAX))
         // Tables are a few KiB: clearing them in place is cheaper than giving their pages back to the kernel.
         .table_keep_resident(TABLE_KEEP_RESIDENT)
+        .linear_memory_keep_resident(memory_keep_resident(description.initial_memory))
         // Off: on wasmtime 48.0 it can leave bytes of the last guest in place when pages are swapped out or moved.
         .pagemap_scan(wasmtime::Enabled::No);
     InstanceAllocationStrategy::Pooling(pool)
@@ -34,3 +35,20 @@ pub(super) fn pool(description: &Description, config: &Config) -> InstanceAlloca
 
 /// Bytes of a table that are cleared in place.
 const TABLE_KEEP_RESIDENT: usize = 64 << 10;
+
+/// Returns how many bytes of a memory are cleared in place. In a small memory they are the ones that a guest writes to, and
+/// clearing them spares the next guest their page faults. A large one begins with a stack that most guests hardly use, or
+/// with an engine's data: there the kernel takes back what was written and nothing else.
+fn memory_keep_resident(initial_memory: u64) -> usize {
+    if initial_memory <= SMALL_MEMORY {
+        MEMORY_KEEP_RESIDENT
+    } else {
+        0
+    }
+}
+
+/// The initial size, in bytes, up to which a memory is small.
+const SMALL_MEMORY: u64 = 256 << 10;
+
+/// Bytes of a small memory that are cleared in place.
+const MEMORY_KEEP_RESIDENT: usize = 128 << 10;
