@@ -16,6 +16,7 @@ pub use units::{Size, Span, Workers};
 
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::package::{self, Language};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -64,7 +65,7 @@ pub struct Config {
 pub enum Source {
     /// A `.wasm` component, or a `.cwasm` that `wrun compile` made.
     File(PathBuf),
-    /// A folder with a Cargo package that builds a component.
+    /// A folder with a package that builds a component.
     Package(PathBuf),
 }
 
@@ -100,7 +101,8 @@ pub struct Drain {
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct ServeArgs {
     /// What to serve: a component (.wasm), compiled code (.cwasm) from `wrun compile`, a wrun.toml, or a folder with a
-    /// wrun.toml or a Cargo package that builds a component
+    /// wrun.toml or a package that builds a component: in Rust (Cargo.toml), JavaScript or TypeScript (package.json), or
+    /// Python (pyproject.toml)
     pub path: PathBuf,
     /// Run this many worker processes: `auto` is one per available core
     #[arg(short, long, value_name = "auto|N")]
@@ -253,19 +255,15 @@ fn find_source(args: &ServeArgs, manifest: &Manifest, base: &Base) -> Result<Sou
     };
     let shown = path.display();
     if path.is_dir() {
-        if path.join("Cargo.toml").is_file() {
-            return Ok(Source::Package(path));
-        }
-        return Err(Failure::new(
-            ExitCode::NoInput,
-            format!("nothing to serve in {shown}: no wrun.toml, no Cargo.toml"),
-        )
-        .hint("name a component, or set `component` in wrun.toml"));
+        return match Language::of(&path) {
+            Some(_) => Ok(Source::Package(path)),
+            None => Err(package::no_package(&path)),
+        };
     }
     match path.try_exists() {
         Ok(true) => Ok(Source::File(path)),
         Ok(false) => Err(Failure::new(ExitCode::NoInput, format!("{shown} does not exist"))
-            .hint("PATH is a component (.wasm), a .cwasm, a wrun.toml, or a folder with one of them or a Cargo package")),
+            .hint("PATH is a component (.wasm), a .cwasm, a wrun.toml, or a folder with one of them or a package")),
         Err(error) => Err(Failure::new(ExitCode::NoInput, format!("cannot read {shown}: {error}"))
             .hint("check the permissions of the file and its folders")),
     }

@@ -1,140 +1,75 @@
-//! A folder with a Cargo package: builds the component in it.
+//! A folder with an application's sources: which language they are in, and the component that the language's own tools
+//! make of them.
 //!
-//! Calls cargo as its user would. Adds the wasm target where it is missing, and says so, because no file in a repository
-//! can: rustup may be told not to.
+//! Each language is a file in `package/`. What a tool has to say goes to stdout, because the first line on stderr is the
+//! server's URL.
+
+mod cargo;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "for builds that are not cargo's")
+)]
+mod fresh;
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use crate::log;
-use cargo_metadata::camino::Utf8PathBuf;
-use cargo_metadata::{Artifact, CrateType, Message, TargetKind};
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-/// The target that Rust guests are built for.
-const TARGET: &str = "wasm32-wasip2";
-
-/// What a surrounding cargo sets for its own build and must not reach this one.
-const FOREIGN: [&str; 5] = [
-    "CARGO_TARGET_DIR",
-    "CARGO_BUILD_TARGET",
-    "RUSTFLAGS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_MANIFEST_DIR",
+/// The files that tell a language, in the order in which they are looked for.
+pub const MARKERS: [(&str, Language); 3] = [
+    ("Cargo.toml", Language::Rust),
+    ("package.json", Language::JavaScript),
+    ("pyproject.toml", Language::Python),
 ];
 
-/// Builds the package in `folder` and returns the component's file. What cargo has to say goes to stdout: the first line
-/// on stderr is the server's URL.
+/// What a package is written in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Language {
+    /// A Cargo package.
+    Rust,
+    /// An npm package, in JavaScript or TypeScript.
+    JavaScript,
+    /// A Python project.
+    Python,
+}
+
+impl Language {
+    /// Returns the language of the package in `folder`, if there is a package.
+    pub fn of(folder: &Path) -> Option<Self> {
+        let (_, language) = MARKERS
+            .into_iter()
+            .find(|(marker, _)| folder.join(marker).is_file())?;
+        Some(language)
+    }
+}
+
+/// Builds the package in `folder` and returns the component's file.
 pub fn build(folder: &Path) -> Result<PathBuf, Failure> {
-    add_target()?;
-    let files = run_cargo(folder)?;
-    let shown = folder.display();
-    match files.as_slice() {
-        [file] => Ok(file.into()),
-        [] => Err(Failure::new(
-            ExitCode::BadComponent,
-            format!("the package in {shown} builds no component"),
-        )
-        .hint("it needs a binary, or a library of crate-type cdylib")),
-        several => {
-            let names: Vec<_> = several.iter().filter_map(|file| file.file_name()).collect();
-            let names = names.join(", ");
-            Err(Failure::new(
-                ExitCode::Usage,
-                format!("the package in {shown} builds several: {names}"),
-            )
-            .hint(format!(
-                "name one of the .wasm files under target/{TARGET}/release"
-            )))
-        }
-    }
-}
-
-/// Runs cargo in `folder` and returns the components that it made, or found still good.
-fn run_cargo(folder: &Path) -> Result<Vec<Utf8PathBuf>, Failure> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    for variable in FOREIGN {
-        cargo.env_remove(variable);
-    }
-    cargo
-        .args(["build", "--release", "--target", TARGET])
-        .args(["--message-format", "json-render-diagnostics"])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(stdout()?);
-    let mut child = cargo.spawn().map_err(|error| {
-        Failure::new(ExitCode::Unavailable, format!("cannot run cargo: {error}"))
-            .hint("install Rust, or serve a component that is built already")
-    })?;
-    let output = child.stdout.take().expect("piped above");
-    let mut files = Vec::new();
-    for message in Message::parse_stream(BufReader::new(output)) {
-        let message = message.or_fail(ExitCode::Internal, || {
-            "cannot read cargo's messages".to_owned()
-        })?;
-        if let Message::CompilerArtifact(artifact) = message {
-            files.extend(component(artifact));
-        }
-    }
-    let status = child
-        .wait()
-        .or_fail(ExitCode::System, || "cannot wait for cargo".to_owned())?;
-    if status.success() {
-        return Ok(files);
-    }
-    let message = format!("cargo could not build {}", folder.display());
-    Err(Failure::new(ExitCode::BadComponent, message).hint(format!(
-        "see its messages, or run `cargo build --target {TARGET}` there"
-    )))
-}
-
-/// Returns the component among what cargo made of one target.
-fn component(artifact: Artifact) -> Option<Utf8PathBuf> {
-    let target = &artifact.target;
-    let makes_one =
-        target.kind.contains(&TargetKind::Bin) || target.crate_types.contains(&CrateType::CDyLib);
-    artifact
-        .filenames
-        .into_iter()
-        .find(|file| makes_one && file.extension() == Some("wasm"))
-}
-
-/// Adds the wasm target to the toolchain, where there is a rustup that lacks it. Without a rustup the distribution's
-/// toolchain has it or cargo says that it has not.
-fn add_target() -> Result<(), Failure> {
-    let Ok(installed) = Command::new("rustup")
-        .args(["target", "list", "--installed"])
-        .output()
-    else {
-        return Ok(());
+    let not_yet = |what: &str| {
+        Failure::new(ExitCode::Usage, format!("wrun cannot build {what} yet"))
+            .hint("build it with its own tools, and set `component` in wrun.toml to the .wasm file")
     };
-    if String::from_utf8_lossy(&installed.stdout)
-        .lines()
-        .any(|line| line == TARGET)
-    {
-        return Ok(());
+    match Language::of(folder) {
+        Some(Language::Rust) => cargo::build(folder),
+        Some(Language::JavaScript) => Err(not_yet("JavaScript")),
+        Some(Language::Python) => Err(not_yet("Python")),
+        None => Err(no_package(folder)),
     }
-    log::say(&format!(
-        "wrun: adding the target {TARGET}: rustup target add {TARGET}"
-    ));
-    let added = Command::new("rustup")
-        .args(["target", "add", TARGET])
-        .stdout(stdout()?)
-        .stderr(stdout()?)
-        .status();
-    if added.is_ok_and(|status| status.success()) {
-        return Ok(());
-    }
-    Err(Failure::new(
-        ExitCode::Unavailable,
-        format!("cannot add the target {TARGET}"),
-    )
-    .hint(format!("run `rustup target add {TARGET}`")))
 }
 
-/// Returns a copy of this process's stdout for a child.
+/// Returns the error for a folder that holds nothing to build.
+pub fn no_package(folder: &Path) -> Failure {
+    let [rust, javascript, python] = MARKERS.map(|(marker, _)| marker);
+    let message = format!(
+        "nothing to serve in {}: no wrun.toml that names a component, no {rust}, {javascript} or {python}",
+        folder.display()
+    );
+    Failure::new(ExitCode::NoInput, message)
+        .hint("name a component or an application's folder; `wrun new` makes one")
+}
+
+/// Returns a copy of this process's stdout for a tool's messages.
 fn stdout() -> Result<Stdio, Failure> {
     let fd = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned();
     fd.map(Stdio::from)

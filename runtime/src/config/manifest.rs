@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Manifest {
-    /// The component, or the folder of the Cargo package that builds it; relative to the manifest.
+    /// The component, or the folder of the package that builds it; relative to the manifest.
     pub component: Option<PathBuf>,
     /// `[serve]`: how it is served.
     pub serve: Serve,
