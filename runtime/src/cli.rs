@@ -3,10 +3,12 @@
 //! Each command is a file in `cli/`; this one parses, dispatches and prints the error of the command that failed.
 
 mod backup;
+mod build;
 mod compile;
 mod control;
 mod db;
 mod lock;
+mod new;
 mod print;
 mod queue;
 mod serve;
@@ -30,6 +32,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a folder with an application that builds and runs as it is
+    New(new::NewArgs),
+    /// Build the component of an application's folder, and print its path
+    Build(build::BuildArgs),
     /// Serve a component over HTTP
     Serve(Box<ServeArgs>),
     /// Compile a component to machine code ahead of time
@@ -106,6 +112,8 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     let result = match cli.command {
+        Command::New(args) => new::run(&args),
+        Command::Build(args) => build::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Ps { server, json } => control::ps(&server.state, json.json),
@@ -135,5 +143,29 @@ fn print_failure(failure: &Failure) {
     eprintln!("wrun: {failure}");
     if let Some(hint) = &failure.hint {
         eprintln!("  hint: {hint}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set to anything, it makes the test write the file instead.
+    const WRITE: &str = "WRUN_WRITE_DOCS";
+
+    #[test]
+    fn docs_have_every_command_as_its_help_has_it() {
+        let options = clap_markdown::MarkdownOptions::new()
+            .title("Command line".to_owned())
+            .show_footer(false);
+        let text = clap_markdown::help_markdown_custom::<Cli>(&options);
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+        if std::env::var_os(WRITE).is_some() {
+            std::fs::write(file, &text).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(file).is_ok_and(|written| written == text),
+            "docs/cli.md is not what the commands say: {WRITE}=1 cargo test --release -p wrun --lib docs_have"
+        );
     }
 }

@@ -69,6 +69,18 @@ pub enum Source {
     Package(PathBuf),
 }
 
+impl Source {
+    /// Finds what `wrun serve PATH` would serve without any flags.
+    pub fn at(path: &Path) -> Result<Self, Failure> {
+        let args = ServeArgs {
+            path: path.to_path_buf(),
+            ..ServeArgs::default()
+        };
+        let (manifest, base) = find_manifest(&args)?;
+        find_source(&args, &manifest, &base)
+    }
+}
+
 /// The folder that belongs to one running server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StateFolder {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bad_input;
+mod build;
 mod compile;
 mod consumer;
 mod control;
@@ -18,6 +19,7 @@ mod labels;
 mod limits;
 mod lock;
 mod log;
+mod new;
 mod operator;
 mod outbound;
 mod overload;

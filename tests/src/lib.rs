@@ -17,6 +17,7 @@ pub mod log;
 pub mod murder;
 pub mod outcome;
 pub mod process;
+pub mod project;
 pub mod queue_history;
 mod random;
 pub mod response;

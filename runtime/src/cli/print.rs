@@ -19,7 +19,8 @@ pub(super) fn print_as<T: Serialize>(
     print(&format!("{text}\n"))
 }
 
-fn print(text: &str) -> Result<ExitCode, Failure> {
+/// Prints `text`.
+pub(super) fn print(text: &str) -> Result<ExitCode, Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         // `wrun ps | head` has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(

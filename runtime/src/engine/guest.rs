@@ -47,7 +47,16 @@ impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The cause alone: the backtrace is for `WRUN_LOG=debug`.
-            Self::Trapped(error) => write!(f, "guest trapped: {}", error.root_cause()),
+            Self::Trapped(error) => {
+                write!(f, "guest trapped: {}", error.root_cause())?;
+                // A stack lies at the lower end of its memory, so this is how one that is full shows.
+                match error.downcast_ref() {
+                    Some(Trap::MemoryOutOfBounds) => f.write_str(
+                        "; if its stack was full: a Rust package sets `stack` in [package.metadata.wrun]",
+                    ),
+                    _ => Ok(()),
+                }
+            }
             Self::Exited(code) => write!(f, "guest exited with code {code}"),
             Self::Silent => f.write_str("guest never set a response"),
             Self::Truncated => f.write_str("guest returned before the end of its response"),
