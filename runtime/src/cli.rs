@@ -7,6 +7,7 @@ mod build;
 mod compile;
 mod control;
 mod db;
+mod dev;
 mod lock;
 mod new;
 mod print;
@@ -38,6 +39,12 @@ enum Command {
     Build(build::BuildArgs),
     /// Serve a component over HTTP
     Serve(Box<ServeArgs>),
+    /// Serve a project while it is being written: build it again and reload it whenever a file changes
+    ///
+    /// A project is a folder with a wrun.toml or a Cargo package. While it does not build, browsers are shown the error
+    /// and the last good version goes on for everything else. A component that something else builds is reloaded
+    /// whenever its file changes. All flags are those of `wrun serve`.
+    Dev(Box<ServeArgs>),
     /// Compile a component to machine code ahead of time
     Compile(compile::CompileArgs),
     /// List the processes of a running server
@@ -115,6 +122,7 @@ pub fn main() -> std::process::ExitCode {
         Command::New(args) => new::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Dev(args) => dev::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Ps { server, json } => control::ps(&server.state, json.json),
         Command::Reload { server, json } => control::reload(&server.state, json.json),

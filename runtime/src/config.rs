@@ -58,6 +58,8 @@ pub struct Config {
     pub access_log: bool,
     /// The key that signs compiled code; `None` for the user's own.
     pub key: Option<PathBuf>,
+    /// Whether `wrun dev` started this server and has it show what went wrong.
+    pub dev: bool,
 }
 
 /// Where the component comes from.
@@ -115,6 +117,7 @@ pub struct ServeArgs {
     /// What to serve: a component (.wasm), compiled code (.cwasm) from `wrun compile`, a wrun.toml, or a folder with a
     /// wrun.toml or a package that builds a component: in Rust (Cargo.toml), JavaScript or TypeScript (package.json), or
     /// Python (pyproject.toml)
+    #[arg(default_value = ".")]
     pub path: PathBuf,
     /// Run this many worker processes: `auto` is one per available core
     #[arg(short, long, value_name = "auto|N")]
@@ -155,6 +158,9 @@ pub struct ServeArgs {
     /// Sign and check compiled code with the key in this file, not the user's own
     #[arg(long, value_name = "FILE", env = "WRUN_KEY_FILE")]
     pub key_file: Option<PathBuf>,
+    /// `wrun dev` started this server: stdin is the line to it
+    #[arg(long, hide = true)]
+    pub started_by_dev: bool,
     /// What a request may use
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -214,6 +220,7 @@ impl Config {
             },
             access_log: args.access_log || serve.access_log.unwrap_or(false),
             key: args.key_file.clone(),
+            dev: args.started_by_dev,
         })
     }
 }

@@ -25,6 +25,9 @@ pub enum ToWorker {
         /// When the worker gives up.
         deadline_ms: u64,
     },
+    /// Show browsers this page of HTML in place of what they navigate to, or no longer. Only in a server that
+    /// `wrun dev` started.
+    ShowError(Option<String>),
 }
 
 /// What a worker tells the supervisor.
@@ -115,6 +118,9 @@ pub enum ControlRequest {
     },
     /// Drain and end; the answer comes at once, the end is the end of the connection.
     Stop,
+    /// Show browsers this page of HTML in place of what they navigate to, until another generation serves. For
+    /// `wrun dev` alone.
+    ShowError(String),
 }
 
 /// What the server answers.
@@ -260,6 +266,12 @@ impl Channel {
 impl From<OwnedFd> for Channel {
     fn from(socket: OwnedFd) -> Self {
         Self { socket }
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.socket
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod control;
 mod deploy;
+mod dev;
 mod notify;
 mod policy;
 mod poll;
@@ -18,11 +19,12 @@ mod worker_handle;
 use crate::config::{Config, ServeArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use crate::ipc::{ControlReply, ControlRequest, ToSupervisor};
+use crate::ipc::{Channel, ControlReply, ControlRequest, ToSupervisor};
 use crate::listener::Listener;
 use crate::state_folder::StateFolder;
 use control::Control;
 use deploy::{Deployment, Preparation};
+use dev::Dev;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use notify::Notify;
@@ -48,14 +50,19 @@ const MESSAGES_AT_ONCE: usize = 32;
 /// Messages that are read from a child that has ended: more than a socket holds.
 const LAST_WORDS_MAX: usize = 4096;
 
-/// Serves until told to stop, and returns once every process that it started is gone.
+/// Serves until told to stop, and returns once every process that it started is gone. `dev` is the line to `wrun dev`, if
+/// that started this server.
 pub fn run(
     args: &ServeArgs,
     config: Config,
     listeners: Vec<Listener>,
     folder: StateFolder,
+    dev: Option<Channel>,
 ) -> Result<ExitCode, Failure> {
-    Supervisor::new(args, config, listeners, folder)?.join()
+    let mut supervisor = Supervisor::new(args, config, listeners, folder)?;
+    supervisor.dev = dev.map(|channel| Dev::new(supervisor.control.adopt(channel)));
+    supervisor.promise_dev_an_answer();
+    supervisor.join()
 }
 
 struct Supervisor<'a> {
@@ -78,6 +85,8 @@ struct Supervisor<'a> {
     /// Given back before `control` tells the last client, by closing its connection, that all is over.
     folder: StateFolder,
     control: Control,
+    /// `None` unless `wrun dev` started this server.
+    dev: Option<Dev>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -109,6 +118,7 @@ impl<'a> Supervisor<'a> {
             next_tick: now + TICK,
             control: Control::new(folder.listen()?),
             folder,
+            dev: None,
             config,
         })
     }
@@ -151,11 +161,10 @@ impl<'a> Supervisor<'a> {
             Source::PreparationAnswer => self.preparation.iter_mut().for_each(Preparation::read),
             Source::PreparationEnd => self.finish_preparation(now),
             Source::Control => self.control.accept(now),
-            Source::Client(ticket) => {
-                if let Some(request) = self.control.read(ticket) {
-                    self.take_request(ticket, request, now);
-                }
-            }
+            Source::Client(ticket) => match self.control.read(ticket) {
+                Some(request) => self.take_request(ticket, request, now),
+                None => self.follow_dev(now),
+            },
         }
     }
 
@@ -188,6 +197,7 @@ impl<'a> Supervisor<'a> {
                 self.control.keep(ticket);
                 self.policy.note(Event::Stop, now);
             }
+            ControlRequest::ShowError(page) => self.show_error(ticket, page, now),
         }
     }
 
@@ -310,9 +320,14 @@ impl<'a> Supervisor<'a> {
                 generation,
                 workers,
                 is_first,
-            } => self.announce(generation, workers, is_first),
+            } => {
+                self.clear_error();
+                self.announce(generation, workers, is_first);
+            }
             Action::KeepServing { failure } => {
-                tracing::error!(error = %failure, hint = failure.hint, "reload failed, nothing changed");
+                if self.dev.is_none() {
+                    tracing::error!(error = %failure, hint = failure.hint, "reload failed, nothing changed");
+                }
                 self.notify.ready("serving, the last reload failed");
             }
             Action::Degraded(true) => {
@@ -342,6 +357,7 @@ impl<'a> Supervisor<'a> {
             Ok(handle) => {
                 let pid = handle.process.pid().as_raw();
                 tracing::info!(slot, pid, generation, "worker started");
+                self.pass_error_on(&handle, generation);
                 self.workers.insert(id, handle);
             }
             Err(error) => {

@@ -10,6 +10,7 @@ mod answer;
 mod connection;
 mod consume;
 mod drain;
+mod error_page;
 mod framing;
 mod gate;
 mod pace;
@@ -26,6 +27,7 @@ use crate::state::client::Client;
 use admission::Admission;
 use consume::Consumers;
 use drain::Drain;
+use error_page::ErrorPage;
 use request_id::RequestIds;
 use std::io;
 use std::net::TcpListener;
@@ -65,6 +67,8 @@ struct Worker {
     handler: Handler,
     limits: Limits,
     access_log: bool,
+    /// `None` unless `wrun dev` started the server.
+    error_page: Option<ErrorPage>,
     admission: Admission,
     drain: Drain,
     ids: RequestIds,
@@ -164,6 +168,7 @@ async fn start(config: Config, code: &Path, client: Option<Client>) -> Result<Wo
         admission: Admission::new(config.limits.in_flight as usize),
         limits: config.limits,
         access_log: config.access_log,
+        error_page: config.dev.then(ErrorPage::default),
         drain: Drain::new(),
         ids,
         requests: AtomicU64::new(0),
@@ -204,6 +209,11 @@ async fn follow(channel: &AsyncFd<Channel>, worker: &Worker, mut consumers: Cons
                     now + Duration::from_millis(grace_ms),
                     now + Duration::from_millis(deadline_ms),
                 ));
+            }
+            Ok(Some(ToWorker::ShowError(page))) => {
+                if let Some(error_page) = &worker.error_page {
+                    error_page.set(page);
+                }
             }
             // Without a supervisor there is nobody to answer to, and a new one may want the port.
             Ok(None) => return ExitCode::Ok,

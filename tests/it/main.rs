@@ -7,6 +7,7 @@ mod compile;
 mod consumer;
 mod control;
 mod db;
+mod dev;
 mod disconnect;
 mod faults;
 mod framing;

@@ -56,7 +56,12 @@ impl Wrun {
 
     /// Prepares a server of what `path` names.
     pub fn serve(&self, path: impl AsRef<Path>) -> Launch {
-        Launch::new(self.clone(), path.as_ref())
+        Launch::new(self.clone(), "serve", path.as_ref())
+    }
+
+    /// Prepares a `wrun dev` of what `path` names. Its stdout is part of its log.
+    pub fn dev(&self, path: impl AsRef<Path>) -> Launch {
+        Launch::new(self.clone(), "dev", path.as_ref()).after_shell("exec 1>&2")
     }
 }
 
@@ -78,6 +83,7 @@ fn clean(program: &Path) -> Command {
 #[derive(Clone, Debug)]
 pub struct Launch {
     wrun: Wrun,
+    command: &'static str,
     path: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
@@ -101,9 +107,10 @@ pub(crate) struct Prepared {
 }
 
 impl Launch {
-    fn new(wrun: Wrun, path: &Path) -> Self {
+    fn new(wrun: Wrun, command: &'static str, path: &Path) -> Self {
         Self {
             wrun,
+            command,
             path: path.to_path_buf(),
             args: Vec::new(),
             env: Vec::new(),
@@ -250,7 +257,7 @@ impl Launch {
             }
         };
         command
-            .arg("serve")
+            .arg(self.command)
             .arg(&self.path)
             .args(["--workers", &self.workers]);
         if let Some(addr) = &self.addr {

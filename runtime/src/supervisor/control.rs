@@ -32,7 +32,9 @@ pub(super) struct Control {
 #[derive(Debug)]
 struct Client {
     channel: Channel,
-    /// When it is dropped; `None` while it waits for an answer.
+    /// Whether it is owed an answer: until then all that it may do is hang up.
+    waits: bool,
+    /// When it is dropped, unless it waits; `None` for the one that stays.
     deadline: Option<Instant>,
 }
 
@@ -57,7 +59,7 @@ impl Control {
     pub(super) fn clients(&self) -> impl Iterator<Item = (Ticket, BorrowedFd<'_>, bool)> {
         self.clients
             .iter()
-            .map(|(&ticket, client)| (ticket, client.channel.as_fd(), client.deadline.is_some()))
+            .map(|(&ticket, client)| (ticket, client.channel.as_fd(), !client.waits))
     }
 
     /// Takes a client that is waiting, if it may give orders.
@@ -84,25 +86,45 @@ impl Control {
             }
             Err(error) => return tracing::warn!(error = %error, "control client refused"),
         }
-        self.last += 1;
-        let client = Client {
+        self.insert(Client {
             channel: Channel::from(socket),
+            waits: false,
             deadline: Some(now + IDLE_MAX),
-        };
-        self.clients.insert(Ticket(self.last), client);
+        });
+    }
+
+    /// Takes a client that was there from the start, stays, and is owed an answer.
+    pub(super) fn adopt(&mut self, channel: Channel) -> Ticket {
+        self.insert(Client {
+            channel,
+            waits: true,
+            deadline: None,
+        })
+    }
+
+    fn insert(&mut self, client: Client) -> Ticket {
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.clients.insert(ticket, client);
+        ticket
+    }
+
+    /// Tells whether a client is still connected.
+    pub(super) fn has(&self, ticket: Ticket) -> bool {
+        self.clients.contains_key(&ticket)
     }
 
     /// Returns what a client asks for; it is then owed an answer. One that hung up or sent garbage is dropped.
     pub(super) fn read(&mut self, ticket: Ticket) -> Option<ControlRequest> {
         let client = self.clients.get_mut(&ticket)?;
-        if client.deadline.is_none() {
+        if client.waits {
             // It was polled for one thing only: that it hung up.
             self.clients.remove(&ticket);
             return None;
         }
         match client.channel.recv() {
             Ok(Some(request)) => {
-                client.deadline = None;
+                client.waits = true;
                 Some(request)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -119,7 +141,10 @@ impl Control {
             return;
         };
         match client.channel.send(reply) {
-            Ok(()) => client.deadline = Some(now + IDLE_MAX),
+            Ok(()) => {
+                client.waits = false;
+                client.deadline = client.deadline.map(|_| now + IDLE_MAX);
+            }
             Err(error) => {
                 tracing::debug!(error = %error, "control client could not be answered");
                 self.clients.remove(&ticket);
@@ -130,15 +155,16 @@ impl Control {
     /// Keeps a client that was answered until this process ends: the end of the connection tells it so.
     pub(super) fn keep(&mut self, ticket: Ticket) {
         if let Some(client) = self.clients.get_mut(&ticket) {
-            client.deadline = None;
+            client.waits = true;
         }
     }
 
     /// Drops clients that ask for nothing. Called about once a second.
     pub(super) fn tidy(&mut self, now: Instant) {
         self.is_deaf = false;
-        self.clients
-            .retain(|_, client| client.deadline.is_none_or(|deadline| now < deadline));
+        self.clients.retain(|_, client| {
+            client.waits || client.deadline.is_none_or(|deadline| now < deadline)
+        });
     }
 }
 
@@ -217,6 +243,21 @@ mod tests {
             .map(|(ticket, ..)| ticket)
             .collect();
         assert_eq!(left, [ticket]);
+    }
+
+    #[test]
+    fn client_from_the_start_is_never_dropped_until_it_hangs_up() {
+        let mut fixture = Fixture::new();
+        let (dev, ours) = Channel::pair().unwrap();
+        let ticket = fixture.control.adopt(ours);
+        let now = Instant::now();
+        fixture.control.reply(ticket, &ControlReply::Done, now);
+        fixture.control.tidy(now + Duration::from_secs(600));
+        dev.send(&ControlRequest::Ps).unwrap();
+        assert!(fixture.control.read(ticket).is_some());
+        drop(dev);
+        assert!(fixture.control.read(ticket).is_none());
+        assert!(!fixture.control.has(ticket));
     }
 
     #[test]

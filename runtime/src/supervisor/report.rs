@@ -69,8 +69,12 @@ impl Supervisor<'_> {
                 true => "handling messages".to_owned(),
                 false => format!("listening on {}", self.urls.join(" ")),
             };
-            // The tests and README wait for this line: the first one on stderr.
-            log::announce(&format!("wrun: {what} ({workers} {noun})"));
+            match self.dev {
+                // It has said so already.
+                Some(_) => log::release(),
+                // The tests and README wait for this line: the first one on stderr.
+                None => log::announce(&format!("wrun: {what} ({workers} {noun})")),
+            }
         }
         tracing::info!(generation, workers, "serving");
         self.notify.ready(&format!(

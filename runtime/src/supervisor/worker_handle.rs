@@ -108,7 +108,12 @@ impl WorkerHandle {
             deadline_ms: millis(drain.timeout),
         };
         // One that cannot be told is killed at its deadline.
-        let _ = self.channel.as_ref().map(|channel| channel.send(&message));
+        self.tell(&message);
+    }
+
+    /// Tells it something; nothing happens if it does not listen.
+    pub(super) fn tell(&self, message: &ToWorker) {
+        let _ = self.channel.as_ref().map(|channel| channel.send(message));
     }
 }
 

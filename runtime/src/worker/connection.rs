@@ -171,7 +171,10 @@ async fn answer(
             tracing::debug!(request_id = &*id, why = refusal.why, "request refused");
             (plain(refusal.status), true)
         }
-        Ok(framing) => shared.call_guest(head, body, framing, &id).await,
+        Ok(framing) => match worker.error_page.as_ref().and_then(|it| it.answer(&head)) {
+            Some(page) => (page, false),
+            None => shared.call_guest(head, body, framing, &id).await,
+        },
     };
     let (mut head, inner) = response.into_parts();
     if let Ok(value) = HeaderValue::from_str(&id) {
