@@ -8,6 +8,7 @@ mod compile;
 mod control;
 mod db;
 mod dev;
+mod keyvalue;
 mod lock;
 mod new;
 mod print;
@@ -80,6 +81,9 @@ enum Command {
     /// Look into a running server's queues, and mend them
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Look into a running server's key-value stores
+    #[command(subcommand)]
+    Keyvalue(keyvalue::KeyvalueCommand),
     /// Look at a running server's locks
     #[command(subcommand)]
     Lock(lock::LockCommand),
@@ -130,6 +134,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Stop { server } => control::stop(&server.state),
         Command::Db(command) => db::run(command),
         Command::Queue(command) => queue::run(command),
+        Command::Keyvalue(command) => keyvalue::run(command),
         Command::Lock(command) => lock::run(command),
         Command::Backup(args) => backup::run(args),
     };

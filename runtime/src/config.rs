@@ -44,6 +44,8 @@ pub struct Config {
     pub state: StateFolder,
     /// The guest's environment; nothing of the host's is in it.
     pub env: BTreeMap<String, String>,
+    /// What the guest reads as `wasi:config`.
+    pub variables: BTreeMap<String, String>,
     /// Where guests may send HTTP requests.
     pub outbound: Vec<Grant>,
     /// What guests may share.
@@ -128,6 +130,9 @@ pub struct ServeArgs {
     /// Give the guest an environment variable; repeatable
     #[arg(short, long, value_name = "K=V", value_parser = key_value)]
     pub env: Vec<(String, String)>,
+    /// Give the guest a variable of wasi:config; repeatable
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub config_var: Vec<(String, String)>,
     /// Keep the control socket, compiled code and data in this folder [default: .wrun beside the manifest, or here]
     #[arg(short, long, value_name = "DIR")]
     pub state: Option<PathBuf>,
@@ -185,6 +190,8 @@ impl Config {
         };
         let mut env = manifest.env;
         env.extend(args.env.iter().cloned());
+        let mut variables = manifest.config;
+        variables.extend(args.config_var.iter().cloned());
         let mut outbound = manifest.outbound.allow;
         outbound.extend(args.allow_outbound.iter().cloned());
         let state = args
@@ -207,6 +214,7 @@ impl Config {
                 path: state.unwrap_or_else(|| base.folder.join(".wrun")),
             },
             env,
+            variables,
             outbound,
             shared,
             limits: Limits::merge(&args.limits, &manifest.limits)?,

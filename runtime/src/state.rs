@@ -1,10 +1,11 @@
-//! Shared state: locks, databases and queues, owned by one process and used by all workers.
+//! Shared state: locks, databases, queues and key-value stores, owned by one process and used by all workers.
 //!
 //! The state process (`server`) and the workers' end of the line to it (`client`) are here, and so is everything behind
 //! the line: the pure cores `lock` and `queue`, and the embedded engine `sqlite`. Knows nothing of wasm or HTTP.
 
 pub mod client;
 pub mod db;
+pub mod keyvalue;
 pub mod lock;
 pub mod operator;
 pub mod protocol;

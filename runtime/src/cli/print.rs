@@ -12,16 +12,16 @@ pub(super) fn print_as<T: Serialize>(
     text: impl FnOnce(&T) -> String,
 ) -> Result<ExitCode, Failure> {
     if !json {
-        return print(&text(value));
+        return print(text(value).as_bytes());
     }
     let text = serde_json::to_string_pretty(value)
         .or_fail(ExitCode::Internal, || "cannot write JSON".to_owned())?;
-    print(&format!("{text}\n"))
+    print(format!("{text}\n").as_bytes())
 }
 
-/// Prints `text`.
-pub(super) fn print(text: &str) -> Result<ExitCode, Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
+/// Prints bytes as they are.
+pub(super) fn print(bytes: &[u8]) -> Result<ExitCode, Failure> {
+    match io::stdout().write_all(bytes) {
         // `wrun ps | head` has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
             ExitCode::System,

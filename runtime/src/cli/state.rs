@@ -1,4 +1,4 @@
-//! How the commands for databases, queues and locks ask a server's state process, and what its refusals are to the user.
+//! How the commands for databases, queues, locks and key-value stores ask a server's state process, and what its refusals are to the user.
 
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;

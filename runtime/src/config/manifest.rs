@@ -2,7 +2,7 @@
 //!
 //! Unknown keys are errors: a misspelt limit that is silently ignored is no limit.
 
-use super::shared::{ConsumerKeys, DatabaseKeys, LockSpace, QueueKeys, SharedKeys};
+use super::shared::{ConsumerKeys, DatabaseKeys, KeyValueKeys, LockSpace, QueueKeys, SharedKeys};
 use super::{Grant, LimitArgs, Size, Span, Workers};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -21,6 +21,8 @@ pub struct Manifest {
     pub serve: Serve,
     /// `[env]`: the guest's environment.
     pub env: BTreeMap<String, String>,
+    /// `[config]`: what guests read as `wasi:config`.
+    pub config: BTreeMap<String, String>,
     /// `[outbound]`: where guests may send requests.
     pub outbound: Outbound,
     /// `[limits]`: what a request may use.
@@ -33,6 +35,8 @@ pub struct Manifest {
     queues: BTreeMap<String, QueueKeys>,
     /// `[consumers]`: the queues whose messages the component handles.
     consumers: BTreeMap<String, ConsumerKeys>,
+    /// `[keyvalue]`: key-value stores that guests may use.
+    keyvalue: BTreeMap<String, KeyValueKeys>,
 }
 
 /// `[serve]`.
@@ -84,6 +88,7 @@ impl Manifest {
             databases: std::mem::take(&mut self.databases),
             queues: std::mem::take(&mut self.queues),
             consumers: std::mem::take(&mut self.consumers),
+            keyvalue: std::mem::take(&mut self.keyvalue),
         }
     }
 
@@ -172,13 +177,14 @@ mod tests {
     #[test]
     fn every_section_is_read() {
         let manifest = Manifest::parse(
-            "component = \"app.wasm\"\n[serve]\naddr = [\"127.0.0.1:0\"]\nworkers = 3\n[env]\nA = \"b\"\n\
+            "component = \"app.wasm\"\n[serve]\naddr = [\"127.0.0.1:0\"]\nworkers = 3\n[env]\nA = \"b\"\n[config]\nk = \"v\"\n\
              [outbound]\nallow = [\"https://example.com\"]\n[limits]\nin-flight = 7\n",
         )
         .unwrap();
         assert_eq!(manifest.serve.workers, Some("3".parse().unwrap()));
         assert_eq!(manifest.limits.in_flight, Some(7));
         assert_eq!(manifest.env["A"], "b");
+        assert_eq!(manifest.config["k"], "v");
         assert_eq!(manifest.outbound.allow.len(), 1);
     }
 }

@@ -1,4 +1,5 @@
-//! What guests may share: the locks, databases, queues and consumers that manifest and flags grant, by their labels.
+//! What guests may share: the locks, databases, queues, consumers and key-value stores that manifest and flags grant, by
+//! their labels.
 //!
 //! A label that is not here does not exist for a guest. Where its data lives is for the state process to say.
 
@@ -47,6 +48,8 @@ pub struct Shared {
     pub queues: BTreeMap<String, Queue>,
     /// `[consumers]`: the queues whose messages the component handles.
     pub consumers: BTreeMap<String, Consumer>,
+    /// `[keyvalue]`: key-value stores.
+    pub keyvalue: BTreeMap<String, KeyValue>,
 }
 
 /// `[locks.LABEL]`.
@@ -59,6 +62,14 @@ pub struct LockSpace {}
 pub struct Database {
     /// A folder of `.sql` files that are applied in the order of their names, each once.
     pub migrations: Option<PathBuf>,
+    /// The largest size in bytes.
+    pub max_size: u64,
+    pub durability: Durability,
+}
+
+/// `[keyvalue.LABEL]`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct KeyValue {
     /// The largest size in bytes.
     pub max_size: u64,
     pub durability: Durability,
@@ -113,6 +124,9 @@ pub struct SharedArgs {
     /// Let guests send to the queue LABEL; repeatable
     #[arg(long = "queue", value_name = "LABEL")]
     pub queues: Vec<String>,
+    /// Let guests use the key-value store LABEL; repeatable
+    #[arg(long, value_name = "LABEL")]
+    pub keyvalue: Vec<String>,
 }
 
 /// The sections of the manifest, as they stand there.
@@ -122,6 +136,7 @@ pub struct SharedKeys {
     pub databases: BTreeMap<String, DatabaseKeys>,
     pub queues: BTreeMap<String, QueueKeys>,
     pub consumers: BTreeMap<String, ConsumerKeys>,
+    pub keyvalue: BTreeMap<String, KeyValueKeys>,
 }
 
 /// `[databases.LABEL]` as it stands in the manifest.
@@ -129,6 +144,14 @@ pub struct SharedKeys {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DatabaseKeys {
     migrations: Option<PathBuf>,
+    max_size: Option<Size>,
+    durability: Option<Durability>,
+}
+
+/// `[keyvalue.LABEL]` as it stands in the manifest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct KeyValueKeys {
     max_size: Option<Size>,
     durability: Option<Durability>,
 }
@@ -156,7 +179,10 @@ pub struct ConsumerKeys {
 impl Shared {
     /// Tells whether anything needs a state process.
     pub fn is_empty(&self) -> bool {
-        self.locks.is_empty() && self.databases.is_empty() && self.queues.is_empty()
+        self.locks.is_empty()
+            && self.databases.is_empty()
+            && self.queues.is_empty()
+            && self.keyvalue.is_empty()
     }
 
     /// Settles what flags and manifest grant together; `folder` is where the manifest's paths start.
@@ -171,11 +197,15 @@ impl Shared {
         for label in &args.queues {
             keys.queues.entry(label.clone()).or_default();
         }
+        for label in &args.keyvalue {
+            keys.keyvalue.entry(label.clone()).or_default();
+        }
         for (section, labels) in [
             ("locks", keys.locks.keys().collect::<Vec<_>>()),
             ("databases", keys.databases.keys().collect()),
             ("queues", keys.queues.keys().collect()),
             ("consumers", keys.consumers.keys().collect()),
+            ("keyvalue", keys.keyvalue.keys().collect()),
         ] {
             for label in labels {
                 check_label(section, label)?;
@@ -186,6 +216,7 @@ impl Shared {
             databases: settle_all(keys.databases, |label, keys| keys.settle(label, folder))?,
             queues: settle_all(keys.queues, |label, keys| keys.settle(label))?,
             consumers: settle_all(keys.consumers, |queue, keys| keys.settle(queue))?,
+            keyvalue: settle_all(keys.keyvalue, |label, keys| keys.settle(label))?,
         };
         shared.connect()?;
         Ok(shared)
@@ -230,13 +261,18 @@ impl Shared {
 
 impl DatabaseKeys {
     fn settle(self, label: &str, folder: &Path) -> Result<Database, Failure> {
-        let max_size = self.max_size.map_or(1 << 30, Size::bytes);
-        if max_size < DATABASE_SIZE_MIN {
-            return Err(wrong("databases", label, "max-size", "is under 64KiB"));
-        }
         Ok(Database {
             migrations: self.migrations.map(|dir| folder.join(dir)),
-            max_size,
+            max_size: max_size("databases", label, self.max_size)?,
+            durability: self.durability.unwrap_or_default(),
+        })
+    }
+}
+
+impl KeyValueKeys {
+    fn settle(self, label: &str) -> Result<KeyValue, Failure> {
+        Ok(KeyValue {
+            max_size: max_size("keyvalue", label, self.max_size)?,
             durability: self.durability.unwrap_or_default(),
         })
     }
@@ -289,6 +325,14 @@ impl ConsumerKeys {
         }
         Ok(consumer)
     }
+}
+
+fn max_size(section: &str, label: &str, key: Option<Size>) -> Result<u64, Failure> {
+    let max_size = key.map_or(1 << 30, Size::bytes);
+    if max_size < DATABASE_SIZE_MIN {
+        return Err(wrong(section, label, "max-size", "is under 64KiB"));
+    }
+    Ok(max_size)
 }
 
 fn settle_all<K, S>(
@@ -402,6 +446,7 @@ mod tests {
             locks: vec!["stock".into()],
             databases: vec!["shop".into()],
             queues: vec!["orders".into()],
+            keyvalue: vec!["default".into()],
         };
         let shared = Shared::merge(&args, SharedKeys::default(), Path::new(".")).unwrap();
         let databases: Vec<_> = shared.databases.keys().collect();
@@ -410,6 +455,7 @@ mod tests {
             ["default", "shop"],
             "a queue brings its database"
         );
+        assert_eq!(shared.keyvalue["default"].max_size, 1 << 30);
         let mut manifest = Manifest::parse("[queues.orders]\nmax-attempts = 9\n").unwrap();
         let shared = Shared::merge(&args, manifest.shared(), Path::new(".")).unwrap();
         assert_eq!(shared.queues["orders"].max_attempts, 9);
@@ -433,7 +479,7 @@ mod tests {
         for label in [
             "", "Orders", "-a", "_a", "a.dead", "../a", "a b", "ä", "a\\u0000", &long,
         ] {
-            for section in ["locks", "databases", "queues", "consumers"] {
+            for section in ["locks", "databases", "queues", "consumers", "keyvalue"] {
                 let failure = refused(&format!("[{section}.\"{label}\"]\n"));
                 assert!(failure.message.contains("is no label"), "{failure}");
                 assert!(failure.message.contains(section), "{failure}");
@@ -446,6 +492,7 @@ mod tests {
     fn value_out_of_range_is_refused_and_names_its_key() {
         for (section, key, values) in [
             ("databases", "max-size", &["1024", "\"1KiB\""][..]),
+            ("keyvalue", "max-size", &["\"63KiB\""]),
             ("queues", "max-depth", &["0"]),
             ("queues", "max-attempts", &["0", "1001"]),
             ("queues", "visibility-timeout", &["\"999ms\"", "\"13h\""]),

@@ -16,6 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::host::batch::Batch;
 use crate::host::bindings::WorkerPre;
+use crate::host::config::Variables;
 use crate::host::http::{Egress, Outbound};
 use crate::host::log::GuestLog;
 use crate::host::queue::{handed_over, settled};
@@ -87,6 +88,7 @@ pub struct Handler {
     pre: Pre,
     limits: Limits,
     env: Vec<(String, String)>,
+    variables: Variables,
     outbound: Arc<Outbound>,
     /// `None` if the manifest grants nothing that guests share.
     shared: Option<Arc<Shared>>,
@@ -127,6 +129,7 @@ impl Handler {
             pre,
             limits: config.limits.clone(),
             env: config.env.clone().into_iter().collect(),
+            variables: Variables::new(config.variables.clone()),
             outbound: Arc::new(Outbound::new(config.outbound.clone())),
             shared: client.map(|client| Arc::new(Shared::new(config.shared.clone(), client))),
         })
@@ -254,6 +257,7 @@ impl Handler {
             table: wasmtime::component::ResourceTable::new(),
             egress: Egress::new(self.outbound.clone(), self.limits.outbound_requests),
             share: Share::new(self.shared.clone(), batch),
+            variables: self.variables.clone(),
             memory: MemoryLimit::new(usize::try_from(self.limits.memory).unwrap_or(usize::MAX)),
             cpu,
         };

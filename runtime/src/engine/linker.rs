@@ -1,4 +1,5 @@
-//! What a guest can import: all of `wasi:cli` 0.2 and 0.3 with nothing granted, `wasi:http`, and what guests share.
+//! What a guest can import: all of `wasi:cli` 0.2 and 0.3 with nothing granted, `wasi:http`, what guests share, and drafts
+//! of WASI that components for other hosts use.
 //!
 //! Real guests import the whole of `wasi:cli` for a hello world, so all of it is there: with no folders, no sockets and
 //! no environment but the one that was configured.
@@ -8,6 +9,7 @@ use super::store::GuestState;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::host::bindings;
+use crate::host::drafts;
 use crate::host::shared::HasShare;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
@@ -18,6 +20,7 @@ pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Link
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     bindings::Worker::add_to_linker::<_, HasShare>(&mut linker, GuestState::share)?;
+    drafts::add_to_linker(&mut linker, GuestState::share, |state| &mut state.variables)?;
     if profile.concurrency {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
@@ -116,6 +119,13 @@ mod tests {
             "wrun:lock/lock@0.1.0",
             "wrun:db/db@0.1.0",
             "wrun:queue/queue@0.1.0",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:keyvalue/atomics@0.2.0-draft",
+            "wasi:keyvalue/batch@0.2.0-draft",
+            "wasi:keyvalue/store@0.2.0-draft2",
+            "wasi:keyvalue/atomics@0.2.0-draft2",
+            "wasi:keyvalue/batch@0.2.0-draft2",
+            "wasi:config/store@0.2.0-rc.1",
         ];
         assert_eq!(unknown(false, &imports), None);
         assert_eq!(unknown(true, &imports), None);

@@ -1,6 +1,7 @@
 //! What the host keeps for one request's instance, and the limits on it.
 
 use super::ticks;
+use crate::host::config::Variables;
 use crate::host::http::Egress;
 use crate::host::shared::{Share, ShareView};
 use std::sync::Arc;
@@ -18,12 +19,13 @@ pub(crate) struct GuestState {
     pub(crate) table: ResourceTable,
     pub(crate) egress: Egress,
     pub(crate) share: Share,
+    pub(crate) variables: Variables,
     pub(crate) memory: MemoryLimit,
     pub(crate) cpu: Arc<CpuMeter>,
 }
 
 impl GuestState {
-    /// Returns what `wrun:lock`, `wrun:db` and `wrun:queue` work on.
+    /// Returns what `wrun:lock`, `wrun:db`, `wrun:queue` and `wasi:keyvalue` work on.
     pub(crate) fn share(&mut self) -> ShareView<'_> {
         ShareView {
             share: &mut self.share,

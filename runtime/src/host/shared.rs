@@ -6,6 +6,7 @@ use super::batch::Batch;
 use crate::config;
 use crate::state::client::Client;
 use crate::state::db::DbError;
+use crate::state::keyvalue::KeyValueError;
 use crate::state::lock::LockError;
 use crate::state::queue::QueueError;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(super) enum Kind {
     LockSpace,
     Database,
     Queue,
+    KeyValue,
 }
 
 /// Something that was granted, and the line on which to use it.
@@ -84,6 +86,7 @@ impl Kind {
             Self::LockSpace => grants.locks.contains_key(label),
             Self::Database => grants.databases.contains_key(label),
             Self::Queue => grants.queues.contains_key(label),
+            Self::KeyValue => grants.keyvalue.contains_key(label),
         }
     }
 
@@ -93,6 +96,7 @@ impl Kind {
             Self::LockSpace => ("lock space", "locks"),
             Self::Database => ("database", "databases"),
             Self::Queue => ("queue", "queues"),
+            Self::KeyValue => ("key-value store", "keyvalue"),
         };
         if is_label(label) {
             return format!(
@@ -117,7 +121,7 @@ fn is_label(label: &str) -> bool {
             .all(|byte| is_plain(byte) || byte == b'_' || byte == b'-')
 }
 
-/// What the functions of all three interfaces work on.
+/// What the functions of these interfaces work on.
 pub(crate) struct ShareView<'a> {
     pub(crate) share: &'a mut Share,
     pub(crate) table: &'a mut ResourceTable,
@@ -139,6 +143,12 @@ impl From<ResourceTableError> for LockError {
 }
 
 impl From<ResourceTableError> for DbError {
+    fn from(error: ResourceTableError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<ResourceTableError> for KeyValueError {
     fn from(error: ResourceTableError) -> Self {
         Self::Other(error.to_string())
     }

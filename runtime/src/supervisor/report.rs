@@ -120,5 +120,14 @@ impl Supervisor<'_> {
                 );
             }
         }
+        for (store, new) in &new.shared.keyvalue {
+            let old = self.config.shared.keyvalue.get(store);
+            if old.is_some_and(|old| old != new) {
+                tracing::warn!(
+                    store,
+                    "new max-size or durability of an open key-value store needs a restart, ignored"
+                );
+            }
+        }
     }
 }

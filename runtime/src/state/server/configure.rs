@@ -9,6 +9,8 @@ use crate::config::shared::{self, Durability, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::log;
+use crate::state::db::{Database as _, TxOptions, Want};
+use crate::state::keyvalue;
 use crate::state::lock::TTL_DEFAULT;
 use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
 use crate::state::queue::DEAD_SUFFIX;
@@ -66,6 +68,9 @@ impl Configurator {
         }
         for (label, settings) in needed(&shared) {
             self.open(&label, &settings).await?;
+        }
+        for label in shared.keyvalue.keys() {
+            self.make_table(&keyvalue::database(label)).await?;
         }
         if !shared.locks.is_empty() {
             self.open_locks().await?;
@@ -155,6 +160,17 @@ impl Configurator {
         Ok(())
     }
 
+    /// Makes a database a key-value store, if it is not one yet.
+    async fn make_table(&self, label: &str) -> Result<(), Failure> {
+        let statements = vec![(keyvalue::table(), Want::Done)];
+        let made = self.sqlite(label)?;
+        let made = made.batch(statements, TxOptions::default()).await;
+        made.or_fail(ExitCode::CannotCreate, || {
+            format!("database {label}: cannot make its table")
+        })?;
+        Ok(())
+    }
+
     async fn open_locks(&self) -> Result<(), Failure> {
         if self.stores.locks.get().is_some() {
             return Ok(());
@@ -222,6 +238,14 @@ impl Configurator {
 /// Returns the databases that a generation needs.
 fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
     let mut needed = shared.databases.clone();
+    for (label, store) in &shared.keyvalue {
+        let settings = shared::Database {
+            migrations: None,
+            max_size: store.max_size,
+            durability: store.durability,
+        };
+        needed.insert(keyvalue::database(label), settings);
+    }
     let holds_queue = shared
         .queues
         .values()

@@ -156,6 +156,7 @@ fn shared() -> Shared {
         databases: [("default".to_owned(), database)].into(),
         queues: [("jobs".to_owned(), queue)].into(),
         consumers: [("jobs".to_owned(), consumer)].into(),
+        ..Shared::default()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::state::BoxFuture;
 use crate::state::db::{
     Database, DbError, GivenUp, Statement, TX_TIME_MAX, Transaction, TxOptions, Want,
 };
+use crate::state::keyvalue;
 use crate::state::lock::GuardId;
 use crate::state::protocol::Reply;
 use std::cell::RefCell;
@@ -243,9 +244,13 @@ impl Session {
         granted: &Shared,
         label: &str,
     ) -> Result<impl Database + use<>, DbError> {
+        let is_granted = match keyvalue::label(label) {
+            Some(label) => granted.keyvalue.contains_key(label),
+            None => granted.databases.contains_key(label),
+        };
         let database = self.stores.database(label);
         database
-            .filter(|_| granted.databases.contains_key(label))
+            .filter(|_| is_granted)
             .ok_or_else(|| DbError::Denied(format!("no database is called {label}")))
     }
 }
