@@ -18,6 +18,7 @@ mod histories;
 mod http2;
 mod inventory;
 mod keyvalue;
+mod keyvalue_atomics;
 mod labels;
 mod limits;
 mod lock;
