@@ -5,11 +5,8 @@
 //! server's URL.
 
 mod cargo;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for builds that are not cargo's")
-)]
 mod fresh;
+mod javascript;
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -52,7 +49,7 @@ pub fn build(folder: &Path) -> Result<PathBuf, Failure> {
     };
     match Language::of(folder) {
         Some(Language::Rust) => cargo::build(folder),
-        Some(Language::JavaScript) => Err(not_yet("JavaScript")),
+        Some(Language::JavaScript) => javascript::build(folder),
         Some(Language::Python) => Err(not_yet("Python")),
         None => Err(no_package(folder)),
     }
