@@ -21,6 +21,10 @@ const entry = {
   async load(id) {
     if (id !== ENTRY) return;
     const { exports } = await this.load({ id: project });
+    // `wrun build` says what the component is to export; without it, compiling fails later and less clearly.
+    if (process.env.WRUN_WORLD?.endsWith("consumer") && !exports.includes("consumer")) {
+      this.error(`${project} exports no consumer: export const consumer = queue.consumer((delivery) => {})`);
+    }
     const from = JSON.stringify(project);
     const lines = [`export * from ${from};`];
     if (exports.includes("default")) {
@@ -48,7 +52,14 @@ export default {
   plugins: [entry, terminal],
   transform: { define: { "process.env.NODE_ENV": '"production"' } },
   onLog(level, log, handle) {
+    if (log.code !== "UNRESOLVED_IMPORT") return handle(level, log);
     // Left alone it becomes an import of the component, and no host has it.
-    handle(log.code === "UNRESOLVED_IMPORT" ? "error" : level, log);
+    const [, builtin] = log.exporter.match(/^jco:(node\/[^@]+)/) ?? [];
+    handle(
+      "error",
+      builtin
+        ? `${builtin.replace("/", ":")} is used: a component has no files, processes or sockets that it could work with`
+        : `cannot find ${log.exporter}, which ${log.id}:${log.loc?.line} imports: is it installed?`,
+    );
   },
 };

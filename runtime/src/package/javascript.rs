@@ -57,6 +57,8 @@ pub(super) fn build(folder: &Path) -> Result<PathBuf, Failure> {
     fs::create_dir_all(folder.join("dist")).or_fail(ExitCode::CannotCreate, unwritable)?;
     let mut command = Command::new("node");
     command
+        // The stacks are jco's own, and hide what it has to say.
+        .arg("--stack-trace-limit=0")
         .arg(jco.join("dist/jco.js"))
         .arg("componentize")
         .arg(entry)
@@ -64,7 +66,8 @@ pub(super) fn build(folder: &Path) -> Result<PathBuf, Failure> {
         .arg(sdk.join("bundle.js"))
         .arg("--wit")
         .arg(sdk.join("wit"))
-        .args(["--world-name", world.name(), "--out", OUTPUT]);
+        .args(["--world-name", world.name(), "--out", OUTPUT])
+        .env("WRUN_WORLD", world.name());
     if !run(&mut command, folder)? {
         let message = format!("jco could not build {}", folder.display());
         return Err(Failure::new(ExitCode::BadComponent, message)
