@@ -7,6 +7,7 @@
 mod cargo;
 mod fresh;
 mod javascript;
+mod python;
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -43,14 +44,10 @@ impl Language {
 
 /// Builds the package in `folder` and returns the component's file.
 pub fn build(folder: &Path) -> Result<PathBuf, Failure> {
-    let not_yet = |what: &str| {
-        Failure::new(ExitCode::Usage, format!("wrun cannot build {what} yet"))
-            .hint("build it with its own tools, and set `component` in wrun.toml to the .wasm file")
-    };
     match Language::of(folder) {
         Some(Language::Rust) => cargo::build(folder),
         Some(Language::JavaScript) => javascript::build(folder),
-        Some(Language::Python) => Err(not_yet("Python")),
+        Some(Language::Python) => python::build(folder),
         None => Err(no_package(folder)),
     }
 }

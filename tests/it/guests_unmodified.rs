@@ -130,19 +130,6 @@ fn typescript_with_hono_runs() {
 
 #[test]
 fn python_runs() {
-    let Some(server) = serve(third_party::python()) else {
-        return;
-    };
-    assert_eq!(server.get("/").ok(), "Hello from Python!\n");
-    assert_eq!(server.get("/elsewhere").status, 404);
-    let mut kept = server.connect();
-    for _ in 0..10 {
-        assert_eq!(kept.get("/").ok(), "Hello from Python!\n");
-    }
-}
-
-#[test]
-fn python_of_0_3_runs() {
     let Some(server) = serve(third_party::python_p3()) else {
         return;
     };

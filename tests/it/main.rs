@@ -29,6 +29,7 @@ mod outbound;
 mod overload;
 mod payments;
 mod processes;
+mod python;
 mod queue;
 mod recycle;
 mod reload;

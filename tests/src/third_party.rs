@@ -1,9 +1,10 @@
-//! Components written for other hosts, built with their own tools and kept in `target/third-party`.
+//! Components in other languages or for other hosts, built with their own tools and kept in `target/third-party`.
 //!
 //! A component is built again only when its sources or its recipe change. If npm or Python is missing
 //! the answer is `None` and a line on stderr, unless `WRUN_TEST_ALL=1` makes that an error.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,6 +17,9 @@ const TEST_ALL: &str = "WRUN_TEST_ALL";
 const RECIPE_FILE: &str = "recipe";
 const WSTD: &str = "0.6.8";
 const NODE_MAJOR_MIN: u32 = 20;
+const REQUIREMENTS: &str = "requirements.txt";
+/// In the folder of an example: what its user's builds leave there, and a link to the SDK.
+const NOT_SOURCES: [&str; 4] = [".venv", ".wrun", "dist", "vendor"];
 
 /// The server that the crate `wstd` shows off: streams, trailers, delays, failing bodies (0.2).
 pub fn wstd_http_server() -> Option<PathBuf> {
@@ -75,15 +79,61 @@ pub fn hono() -> Option<PathBuf> {
     })
 }
 
-/// `examples/hello-python` (0.2).
-pub fn python() -> Option<PathBuf> {
-    let example = repository().join("examples/hello-python");
-    python_build("python", &example, "hello")
-}
-
 /// `tests/guests/python-p3` (0.3).
 pub fn python_p3() -> Option<PathBuf> {
-    python_build("python-p3", &guests_folder().join("python-p3"), "service")
+    let source = guests_folder().join("python-p3");
+    let sources = in_folder(&source, &["app.py", "requirements.txt", "wit"]);
+    python_build("python-p3", sources, &["-d", "wit", "-w", "service"])
+}
+
+/// `tests/guests/python-state`, with the SDK for Python (0.2).
+pub fn python_state() -> Option<PathBuf> {
+    let source = guests_folder().join("python-state");
+    let mut sources = in_folder(&source, &["app.py", "requirements.txt"]);
+    sources.push(python_sdk());
+    python_build("python-state", sources, &["-w", "both"])
+}
+
+/// The folder of an application for wrun to build, with what wrun would install already there. One test may use it: two
+/// that serve it would build it at the same time.
+pub fn python_project(name: &str, source: &Path) -> Option<PathBuf> {
+    if !has_python(name) {
+        return None;
+    }
+    let mut sources = entries(source);
+    sources.retain(|path| !NOT_SOURCES.contains(&file_name(path).as_str()));
+    sources.push(python_sdk());
+    let recipe = Recipe {
+        name,
+        steps: "project 1",
+        sources,
+        output: "pyproject.toml",
+    };
+    let file = recipe.cook(|folder| {
+        for file in files_under(folder) {
+            write(&file, &read(&file).replace("{{name}}", name));
+        }
+        let tool = componentize_py(&source.join(REQUIREMENTS));
+        let venv = tool.ancestors().nth(2).expect("the tool lies in a venv");
+        symlink(venv, folder.join(".venv")).expect("a new folder takes a link");
+    });
+    file.parent().map(Path::to_path_buf)
+}
+
+/// Runs the tests that a folder has for ordinary Python, unless this machine has none.
+pub fn python_tests(folder: &Path, python_path: &Path) -> bool {
+    let has = has_python(&folder.to_string_lossy());
+    if has {
+        run(Command::new("python3")
+            .args(["-B", "-m", "unittest"])
+            .env("PYTHONPATH", python_path)
+            .current_dir(folder));
+    }
+    has
+}
+
+fn python_sdk() -> PathBuf {
+    repository().join("guest-sdk/python/wrun_sdk")
 }
 
 fn cargo_example(package: &str, example: &str) -> PathBuf {
@@ -117,27 +167,31 @@ fn npm_build(recipe: &Recipe<'_>) -> Option<PathBuf> {
     }))
 }
 
-fn python_build(name: &str, source: &Path, world: &str) -> Option<PathBuf> {
-    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
-        return leave_out(
-            name,
-            "python3 with venv and pip",
-            "apt install python3-venv",
-        );
+fn python_build(name: &str, sources: Vec<PathBuf>, world: &[&str]) -> Option<PathBuf> {
+    if !has_python(name) {
+        return None;
     }
     let recipe = Recipe {
         name,
         steps: "venv 1",
-        sources: in_folder(source, &["app.py", "requirements.txt", "wit"]),
+        sources,
         output: "app.wasm",
     };
     Some(recipe.cook(|folder| {
-        let tool = componentize_py(&source.join("requirements.txt"));
-        run(Command::new(tool)
-            .args(["-d", "wit", "-w", world, "componentize", "app"])
-            .args(["-o", "app.wasm"])
+        run(Command::new(componentize_py(&folder.join(REQUIREMENTS)))
+            .args(world)
+            .args(["componentize", "app", "-o", "app.wasm"])
             .current_dir(folder));
     }))
+}
+
+fn has_python(name: &str) -> bool {
+    let has = succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"]));
+    if !has {
+        let what = "python3 with venv and pip";
+        leave_out(name, what, "apt install python3-venv");
+    }
+    has
 }
 
 /// Returns componentize-py in a virtual environment that all Python components share.
@@ -153,7 +207,7 @@ fn componentize_py(requirements: &Path) -> PathBuf {
             .args(["-m", "venv", "venv"])
             .current_dir(folder));
         run(Command::new(folder.join("venv/bin/pip"))
-            .args(["install", "--quiet", "-r", "requirements.txt"])
+            .args(["install", "--quiet", "-r", REQUIREMENTS])
             .current_dir(folder));
     })
 }
@@ -311,6 +365,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<PathBuf> = list
         .map(|entry| entry.expect("a folder's entry can be read").path())
         .collect();
+    entries.retain(|entry| !entry.ends_with("__pycache__"));
     entries.sort();
     entries
 }

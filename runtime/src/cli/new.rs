@@ -36,7 +36,7 @@ pub(super) fn run(args: &NewArgs) -> Result<ExitCode, Failure> {
             format!("cannot write {}", path.display())
         })?;
     }
-    print(&format!(
+    let next = format!(
         "{name} is there. What to do next:\n\n  \
          cd {folder}\n  \
          wrun dev      # or `wrun serve .`, which does not watch for changes\n  \
@@ -44,7 +44,8 @@ pub(super) fn run(args: &NewArgs) -> Result<ExitCode, Failure> {
          {folder}/README.md says more.\n",
         folder = folder.display(),
         curl = args.template.curl(),
-    ))
+    );
+    print(next.as_bytes())
 }
 
 /// Returns the application's name, if it can be a package's name in every language.
