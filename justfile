@@ -21,6 +21,10 @@ fmt:
     cargo fmt --all --manifest-path tests/guests/Cargo.toml
     cargo fmt --all --manifest-path guest-sdk/Cargo.toml
 
+# Builds the documentation as a book into target/book; needs `cargo install mdbook --locked`
+docs:
+    mdbook build docs
+
 # Replaces, kills, stops and starves workers under load and accounts for every request
 faults rounds="20":
     cargo build --release --workspace

@@ -21,7 +21,7 @@ mod value;
 use crate::config::ServeArgs;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Serve WebAssembly components on every core, a fresh sandboxed instance for every request
@@ -105,6 +105,11 @@ struct JsonArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Returns all that can be typed, as clap knows it: what the documentation says is held against it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line and returns the status to end with.

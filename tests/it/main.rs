@@ -10,6 +10,7 @@ mod control;
 mod db;
 mod dev;
 mod disconnect;
+mod docs;
 mod faults;
 mod framing;
 mod gate;

@@ -233,6 +233,15 @@ impl Launch {
         Server::start(self.prepare())
     }
 
+    /// Starts a server only to see whether it serves; if it does not, returns all that it said.
+    ///
+    /// # Errors
+    ///
+    /// If it ended before it served.
+    pub fn serves(self) -> Result<(), String> {
+        Server::try_start(self.prepare())
+    }
+
     /// Starts a server that cannot serve, and waits for its end.
     ///
     /// # Panics

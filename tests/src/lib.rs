@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod checkout;
 pub mod components;
+pub mod docs;
 pub mod faults;
 pub mod guests;
 pub mod http1;

@@ -21,6 +21,9 @@ use tempfile::TempDir;
 /// How long a start may take: a Python component is 18 MB to compile, on cores that other tests use too.
 const START: Duration = Duration::from_secs(120);
 
+/// How the first line of a server begins that has no URL.
+const MESSAGES_ONLY: &str = "wrun: handling messages";
+
 /// A `wrun serve` that has said its URL.
 #[derive(Debug)]
 pub struct Server {
@@ -66,6 +69,34 @@ impl Worker {
 impl Server {
     #[track_caller]
     pub(crate) fn start(prepared: Prepared) -> Self {
+        let mut server = Self::spawn(prepared);
+        let line = server
+            .log
+            .first_line(START)
+            .expect("the server says its URL before it ends");
+        if line.starts_with(MESSAGES_ONLY) {
+            return server;
+        }
+        let addr = line
+            .split_once("http://")
+            .and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
+        server.addr = addr.unwrap_or_else(|| panic!("no URL in the first line: {line}"));
+        server
+    }
+
+    /// Starts a server to see whether it serves, and ends it; if it does not, returns all that it said.
+    pub(crate) fn try_start(prepared: Prepared) -> Result<(), String> {
+        let server = Self::spawn(prepared);
+        let line = server.log.first_line(START).unwrap_or_default();
+        if line.starts_with(MESSAGES_ONLY) || line.starts_with("wrun: listening") {
+            return Ok(());
+        }
+        eventually("its last words", SOON, || server.log.ended().then_some(()));
+        Err(server.log.text())
+    }
+
+    #[track_caller]
+    fn spawn(prepared: Prepared) -> Self {
         let Prepared {
             wrun,
             mut command,
@@ -82,28 +113,15 @@ impl Server {
             Some(screen) => Log::read(screen),
             None => Log::read(child.stderr.take().expect("stderr is a pipe")),
         };
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         // From here on `Drop` ends the process whatever happens.
-        let mut server = Self {
+        Self {
             wrun,
             child,
-            addr: unknown,
+            addr: SocketAddr::from(([0, 0, 0, 0], 0)),
             log,
             state,
             _scratch: scratch,
-        };
-        let line = server
-            .log
-            .first_line(START)
-            .expect("the server says its URL before it ends");
-        if line.starts_with("wrun: handling messages") {
-            return server;
         }
-        let addr = line
-            .split_once("http://")
-            .and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
-        server.addr = addr.unwrap_or_else(|| panic!("no URL in the first line: {line}"));
-        server
     }
 
     /// Returns the first address that it listens on; it has none if it handles messages alone.

@@ -287,7 +287,7 @@ fn guests_dependency(name: &str) -> Dependency {
     }
 }
 
-fn leave_out(name: &str, missing: &str, remedy: &str) -> Option<PathBuf> {
+pub(crate) fn leave_out(name: &str, missing: &str, remedy: &str) -> Option<PathBuf> {
     let line = format!("left out {name}: it needs {missing}, which `{remedy}` adds");
     assert!(
         std::env::var_os(TEST_ALL).is_none_or(|all| all != "1"),
@@ -311,7 +311,7 @@ fn has_npm() -> bool {
         && succeeds(Command::new("npm").arg("--version"))
 }
 
-fn succeeds(command: &mut Command) -> bool {
+pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -359,7 +359,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
     let list = fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("failed to list {}: {error}", folder.display()));
     let mut entries: Vec<PathBuf> = list
