@@ -112,6 +112,11 @@ fn program(block: &Block) -> String {
     }
 }
 
+/// Takes the types out of a module on stdin and parses it; what it imports is not looked for.
+const PARSE_MODULE: &str = "const { stripTypeScriptTypes } = require('node:module');
+const { SourceTextModule } = require('node:vm');
+new SourceTextModule(stripTypeScriptTypes(require('node:fs').readFileSync(0, 'utf8')))";
+
 /// A program that reads one block from stdin and says on stderr why it is not valid code.
 pub struct Parser {
     languages: &'static [&'static str],
@@ -140,13 +145,15 @@ pub fn javascript() -> Option<Parser> {
         leave_out("JavaScript of the docs", what, "npm install node@22");
         return None;
     }
-    let parse = "const { stripTypeScriptTypes } = require('node:module');
-        const { SourceTextModule } = require('node:vm');
-        new SourceTextModule(stripTypeScriptTypes(require('node:fs').readFileSync(0, 'utf8')))";
     Some(Parser {
         languages: &["js", "javascript", "ts", "typescript"],
         program: "node",
-        args: &["--no-warnings", "--experimental-vm-modules", "-e", parse],
+        args: &[
+            "--no-warnings",
+            "--experimental-vm-modules",
+            "-e",
+            PARSE_MODULE,
+        ],
     })
 }
 
