@@ -20,7 +20,7 @@ use super::lock::{Acquire, LockError};
 use super::protocol::{Call, Reply};
 use super::queue::{Message, QueueError};
 use deliveries::Consuming;
-use link::{Link, Pending, Unanswered, Unsent};
+use link::{Link, Unanswered, Unsent};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -145,7 +145,7 @@ impl Client {
             options,
             fences: numbers,
         };
-        let asked = self.0.line.ask_on(link, call).await;
+        let asked = self.0.line.on(link, call, Link::ask).await;
         let (link, pending) = asked.map_err(transaction::unchanged)?;
         let mut wanted = Wanted {
             link,
@@ -235,37 +235,27 @@ impl Line {
 
     /// Sends a call and waits for its answer.
     async fn call(&self, call: Call) -> Result<Reply, Unanswered> {
-        self.ask_on(None, call).await?.1.reply().await
+        self.on(None, call, Link::ask).await?.1.reply().await
     }
 
-    /// Sends a call on this connection, or else on any.
-    async fn ask_on(
+    /// Sends a call by `send` on this connection, or else on the first one that takes it; waits for one if need be.
+    async fn on<T>(
         &self,
         link: Option<Arc<Link>>,
-        call: Call,
-    ) -> Result<(Arc<Link>, Pending), Unanswered> {
-        match link {
-            Some(link) => {
-                let pending = link.ask(call)?;
-                Ok((link, pending))
-            }
-            None => self.ask_with(call, Link::ask).await,
-        }
-    }
-
-    /// Sends a call by `send` on the first connection that takes it; waits for one if need be.
-    async fn ask_with(
-        &self,
         mut call: Call,
-        send: impl Fn(&Link, Call) -> Result<Pending, Unsent>,
-    ) -> Result<(Arc<Link>, Pending), Unanswered> {
+        send: impl Fn(&Link, Call) -> Result<T, Unsent>,
+    ) -> Result<(Arc<Link>, T), Unanswered> {
+        if let Some(link) = link {
+            let sent = send(&link, call)?;
+            return Ok((link, sent));
+        }
         loop {
             let link = match self.open_link() {
                 Some(link) => link,
                 None => self.next_link().await?,
             };
             match send(&link, call) {
-                Ok(pending) => return Ok((link, pending)),
+                Ok(sent) => return Ok((link, sent)),
                 // It broke, and this is the first to notice.
                 Err(Unsent::Closed(unsent)) => call = *unsent,
                 Err(error) => return Err(error.into()),

@@ -196,7 +196,8 @@ pub trait Database {
         given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>>;
 
-    /// Begins a transaction. Dropping the future, or the transaction, rolls it back.
+    /// Begins a transaction. It may be ready before it has begun: then its calls wait, and say why it could not begin.
+    /// Dropping the future, or the transaction, rolls it back.
     fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>>;
 }
 

@@ -19,6 +19,9 @@ pub use stream::Stream;
 /// The largest frame in bytes. A larger one costs its sender the connection.
 pub const FRAME_MAX: usize = 16 << 20;
 
+/// Transactions that one connection may have open or wait for. Who begins more than that loses the connection.
+pub const TRANSACTIONS_MAX: usize = 1024;
+
 /// How often a worker gives a sign of life, which prolongs its locks.
 pub const HEARTBEAT_MS: u64 = 1000;
 
@@ -63,7 +66,8 @@ pub enum Call {
     GiveUp {
         batch: u64,
     },
-    /// The transaction can be used once this is answered, and given up at any time.
+    /// The transaction can be used, and given up, at once: its first call waits for its turn, and is told why if it could
+    /// not begin. So nobody waits for the answer to this.
     Begin {
         tx: u64,
         db: String,

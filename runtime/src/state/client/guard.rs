@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// The state process counts time in these: it may end a guard so much earlier.
+const TICK: Duration = Duration::from_millis(1);
+
 /// Locks that are held together. Dropped, they are free.
 #[derive(Debug)]
 pub struct Guard {
@@ -57,7 +60,7 @@ impl Guard {
         });
         let guard = held.number;
         let call = Call::Acquire { guard, request };
-        let asked = line.ask_with(call, |link, call| link.ask_for(&held, call));
+        let asked = line.on(None, call, |link, call| link.ask_for(&held, call));
         let (link, pending) = asked.await.map_err(unanswered)?;
         // From here on, dropping the guard takes the request back.
         let mut guard = Self {
@@ -106,7 +109,7 @@ impl Guard {
         if let Some(ttl) = self.held.renewing_ttl {
             until = until.max(self.link.renewed() + ttl);
         }
-        let holds = Instant::now() < until;
+        let holds = Instant::now() + TICK < until;
         if !holds {
             self.held.lose();
         }
@@ -148,10 +151,15 @@ impl Guard {
         if self.given_back.load(Ordering::Acquire) {
             return Err(LockError::Lost);
         }
+        let guard = self.held.number;
+        if self.is_held() {
+            // Its time is not up, so nobody else has it, and nobody can say more. With its connection, a guard is over.
+            let told = self.link.told(Call::Release { guard });
+            self.give_back();
+            return told.then_some(()).ok_or(LockError::Lost);
+        }
         // Sent before anything is waited for, so a caller that stops waiting has released it all the same.
-        let released = self.link.ask(Call::Release {
-            guard: self.held.number,
-        });
+        let released = self.link.ask(Call::Release { guard });
         self.give_back();
         // With its connection, a guard is over.
         let reply = released.map_err(|_| LockError::Lost)?.reply().await;

@@ -5,10 +5,12 @@
 
 use super::guard::Held;
 use super::locked;
-use crate::state::protocol::{Call, HEARTBEAT_MS, Outgoing, Reply, Request, Stream};
+use crate::state::protocol::{
+    Call, HEARTBEAT_MS, Outgoing, Reply, Request, Stream, TRANSACTIONS_MAX,
+};
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
@@ -77,6 +79,8 @@ pub(super) struct Link {
     /// Who waits for which answer; `None` once nobody can get one.
     calls: Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>,
     guards: Mutex<HashMap<u64, Arc<Held>>>,
+    /// Transactions that were begun and have not ended.
+    transactions: AtomicUsize,
     /// A guard needs signs of life more often than there were any until now.
     hurry: Notify,
     /// When the last sign of life that was answered was sent.
@@ -94,6 +98,7 @@ impl Link {
             open: AtomicBool::new(true),
             calls: Mutex::new(Some(HashMap::new())),
             guards: Mutex::default(),
+            transactions: AtomicUsize::new(0),
             hurry: Notify::new(),
             renewed: Mutex::new(Instant::now()),
             id: AtomicU64::new(0),
@@ -124,9 +129,29 @@ impl Link {
         self.ask(call).inspect_err(|_| self.forget(guard.number))
     }
 
+    /// Sends the call that begins a transaction, which nobody answers. False says that there are too many.
+    pub(super) fn begin(&self, call: Call) -> Result<bool, Unsent> {
+        if self.transactions.load(Ordering::Relaxed) >= TRANSACTIONS_MAX {
+            return Ok(false);
+        }
+        self.send(Request { id: 0, call })?;
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// A transaction has ended. What ends it was sent before.
+    pub(super) fn end_transaction(&self) {
+        self.transactions.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Sends a call that needs no answer. If it cannot be sent, the end of the connection does more than it would.
     pub(super) fn tell(&self, call: Call) {
         let _ = self.send(Request { id: 0, call });
+    }
+
+    /// Sends a call that needs no answer; false if it could not be sent.
+    pub(super) fn told(&self, call: Call) -> bool {
+        self.send(Request { id: 0, call }).is_ok()
     }
 
     fn send(&self, request: Request) -> Result<(), Unsent> {

@@ -2,10 +2,9 @@
 
 use super::*;
 use crate::state::db::{Done, Value};
-use crate::state::protocol::{FromState, Incoming, Outgoing, Request};
+use crate::state::protocol::{FromState, Incoming, Outgoing, Request, TRANSACTIONS_MAX};
 use crate::state::queue::{Delivery, Outcome};
 use std::path::Path;
-use std::pin::pin;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -205,9 +204,7 @@ async fn reading_and_locking_are_unavailable_when_the_connection_breaks() {
 async fn transaction_is_over_with_its_connection() {
     let socket = Socket::new();
     let client = socket.client();
-    let begin = client.begin("db", TxOptions::default(), &[]);
-    let (transaction, peer) = both(begin, begun(&socket)).await;
-    let transaction = transaction.unwrap();
+    let (transaction, peer) = begun(&client, &socket).await;
     let (statement, want) = statement();
     let run = transaction.run(statement.clone(), want);
     let (ran, call) = both(run, break_off(peer)).await;
@@ -217,21 +214,21 @@ async fn transaction_is_over_with_its_connection() {
     assert_eq!(transaction.commit().await, Err(DbError::Closed));
 }
 
-async fn begun(socket: &Socket) -> Peer {
-    let mut peer = socket.accept().await;
+/// Begins a transaction, whose peer says nothing to that.
+async fn begun(client: &Client, socket: &Socket) -> (Transaction, Peer) {
+    let begin = client.begin("db", TxOptions::default(), &[]);
+    let (transaction, mut peer) = both(begin, socket.accept()).await;
     let request = peer.request().await;
     assert!(matches!(request.call, Call::Begin { .. }));
-    peer.answer(request.id, Reply::Done).await;
-    peer
+    assert_eq!(request.id, 0);
+    (transaction.unwrap(), peer)
 }
 
 #[tokio::test]
 async fn outcome_of_a_commit_is_unknown_when_the_connection_breaks() {
     let socket = Socket::new();
     let client = socket.client();
-    let begin = client.begin("db", TxOptions::default(), &[]);
-    let (transaction, peer) = both(begin, begun(&socket)).await;
-    let transaction = transaction.unwrap();
+    let (transaction, peer) = begun(&client, &socket).await;
     let (committed, _) = both(transaction.commit(), break_off(peer)).await;
     assert_eq!(committed, Err(DbError::OutcomeUnknown));
     assert_eq!(transaction.commit().await, Err(DbError::Closed));
@@ -241,8 +238,7 @@ async fn outcome_of_a_commit_is_unknown_when_the_connection_breaks() {
 async fn transaction_is_rolled_back_when_it_is_dropped() {
     let socket = Socket::new();
     let client = socket.client();
-    let begin = client.begin("db", TxOptions::default(), &[]);
-    let (transaction, mut peer) = both(begin, begun(&socket)).await;
+    let (transaction, mut peer) = begun(&client, &socket).await;
     drop(transaction);
     let request = peer.request().await;
     assert!(matches!(request.call, Call::Rollback { .. }));
@@ -250,21 +246,18 @@ async fn transaction_is_rolled_back_when_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn dropped_begin_takes_the_transaction_back() {
+async fn only_so_many_transactions_are_open() {
     let socket = Socket::new();
     let client = socket.client();
-    let mut peer = {
-        let mut begin = pin!(client.begin("db", TxOptions::default(), &[]));
-        tokio::select! {
-            _ = &mut begin => panic!("nobody answered"),
-            peer = async {
-                let mut peer = socket.accept().await;
-                assert!(matches!(peer.request().await.call, Call::Begin { .. }));
-                peer
-            } => peer,
-        }
-    };
-    assert!(matches!(peer.request().await.call, Call::Rollback { .. }));
+    let (first, _peer) = begun(&client, &socket).await;
+    let begin = || client.begin("db", TxOptions::default(), &[]);
+    let mut more = Vec::new();
+    while more.len() < TRANSACTIONS_MAX - 1 {
+        more.push(begin().await.unwrap());
+    }
+    assert!(matches!(begin().await, Err(DbError::Unavailable(_))));
+    drop(first);
+    begin().await.unwrap();
 }
 
 #[tokio::test]
@@ -296,6 +289,34 @@ async fn guard_holds_from_its_grant_on_and_not_from_its_request() {
     let guard = guard.unwrap();
     assert_eq!(guard.token(), 5);
     assert!(guard.is_held());
+}
+
+#[tokio::test]
+async fn release_waits_for_an_answer_only_when_the_time_is_up() {
+    let socket = Socket::new();
+    let client = socket.client();
+    let mut peer = socket.accept().await;
+    let (guard, _) = both(lock(&client, None, None), grant(&mut peer, 5, 0)).await;
+    let guard = guard.unwrap();
+    assert_eq!(guard.release().await, Ok(()));
+    assert_eq!(guard.release().await, Err(LockError::Lost));
+    let request = peer.request().await;
+    assert!(matches!(request.call, Call::Release { .. }));
+    assert_eq!(request.id, 0);
+
+    let brief = lock(&client, Some(100), Some(false));
+    let (guard, _) = both(brief, grant(&mut peer, 6, 0)).await;
+    let guard = guard.unwrap();
+    while guard.is_held() {
+        tokio::task::yield_now().await;
+    }
+    let (released, ()) = both(guard.release(), async {
+        let request = peer.request().await;
+        assert!(matches!(request.call, Call::Release { .. }));
+        peer.answer(request.id, Reply::Lock(LockError::Lost)).await;
+    })
+    .await;
+    assert_eq!(released, Err(LockError::Lost));
 }
 
 #[tokio::test]

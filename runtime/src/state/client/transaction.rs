@@ -5,7 +5,7 @@
 use super::link::{Link, Pending, Unanswered};
 use super::{Fences, Line, UNEXPECTED, UNREACHABLE};
 use crate::state::db::{Column, DbError, Row, Statement, Step, TxOptions, Want};
-use crate::state::protocol::{Call, Reply};
+use crate::state::protocol::{Call, Reply, TRANSACTIONS_MAX};
 use crate::state::queue::{Message, QueueError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +41,7 @@ struct Open {
 }
 
 impl Transaction {
-    /// Begins one. Dropping the future takes it back.
+    /// Begins one. It is on the way when this returns; its first call tells what came of it.
     pub(super) async fn begin(
         line: &Line,
         db: &str,
@@ -55,10 +55,13 @@ impl Transaction {
             options,
             fences: fences.numbers,
         };
-        let asked = line.ask_on(fences.link, call);
-        let (link, pending) = asked.await.map_err(unchanged)?;
-        // From here on, dropping the transaction takes it back.
-        let transaction = Self {
+        let begun = line.on(fences.link, call, Link::begin).await;
+        let (link, has_place) = begun.map_err(unchanged)?;
+        if !has_place {
+            let what = format!("more than {TRANSACTIONS_MAX} transactions of one worker");
+            return Err(DbError::Unavailable(what));
+        }
+        Ok(Self {
             open: Arc::new(Open {
                 link,
                 number,
@@ -67,15 +70,7 @@ impl Transaction {
             }),
             db: db.to_owned(),
             read_only: options.read_only,
-        };
-        match pending.reply().await {
-            Ok(Reply::Done) => Ok(transaction),
-            Ok(reply) => {
-                transaction.open.end();
-                Err(refused(reply))
-            }
-            Err(error) => Err(unchanged(error)),
-        }
+        })
     }
 
     /// Returns the label of its database.
@@ -214,7 +209,9 @@ impl Drop for Cursor {
 
 impl Open {
     fn end(&self) {
-        self.ended.store(true, Ordering::Release);
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            self.link.end_transaction();
+        }
     }
 
     fn ask(&self, call: Call) -> Result<Pending, DbError> {

@@ -194,13 +194,13 @@ impl Session {
             (Rights::Guest(_), Call::Hello { .. }) => {
                 Err(Fault::Refused("it has introduced itself before"))
             }
-            (Rights::Guest(granted), call) => Ok(self.serve_guests(&granted.clone(), id, call)),
+            (Rights::Guest(granted), call) => self.serve_guests(&granted.clone(), id, call),
         }
     }
 
     /// Carries out a call of a worker; `id` is its request's.
-    fn serve_guests(&self, granted: &Shared, id: u64, call: Call) -> Answer {
-        match call {
+    fn serve_guests(&self, granted: &Shared, id: u64, call: Call) -> Result<Answer, Fault> {
+        Ok(match call {
             Call::Acquire { guard, request } => self.acquire(granted, guard, request),
             Call::Extend { guard, ttl_ms } => self.extend(guard, ttl_ms),
             Call::Release { guard } => self.release(guard),
@@ -217,31 +217,31 @@ impl Session {
                 db,
                 options,
                 fences,
-            } => self.begin(granted, tx, db, options, fences),
+            } => self.begin(granted, tx, db, options, fences)?,
             Call::Run {
                 tx,
                 statement,
                 want,
             } => {
                 let one = |step| Reply::Steps(vec![step]);
-                self.in_transaction(tx, |open| open.run(statement, want), one)
+                self.in_transaction(tx, move |open| open.run(statement, want), one)
             }
             Call::OpenCursor {
                 tx,
                 cursor,
                 statement,
             } => {
-                let open = |open: &dyn Transaction| open.open_cursor(cursor, statement);
+                let open = move |open: &dyn Transaction| open.open_cursor(cursor, statement);
                 self.in_transaction(tx, open, Reply::Columns)
             }
             Call::Next {
                 tx,
                 cursor,
                 max_rows,
-            } => self.in_transaction(tx, |open| open.next(cursor, max_rows), Reply::Page),
+            } => self.in_transaction(tx, move |open| open.next(cursor, max_rows), Reply::Page),
             Call::CloseCursor { tx, cursor } => self.close_cursor(tx, cursor),
             Call::MarkProcessed { tx, id } => {
-                self.in_transaction(tx, |open| open.mark_processed(id), Reply::First)
+                self.in_transaction(tx, move |open| open.mark_processed(id), Reply::First)
             }
             Call::SendIn {
                 tx,
@@ -266,7 +266,7 @@ impl Session {
             Call::Heartbeat => self.heartbeat(),
             // Refused before; here, so that a call cannot be forgotten.
             Call::Hello { .. } | Call::Operator(_) => Answer::Now(Reply::Done),
-        }
+        })
     }
 }
 

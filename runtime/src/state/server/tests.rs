@@ -8,6 +8,7 @@ use crate::state::lock::{Acquire, LockError};
 use crate::state::operator;
 use crate::state::protocol::{
     Call, FRAME_MAX, FromState, Incoming, OperatorCall, Outgoing, Reply, Request, Role,
+    TRANSACTIONS_MAX,
 };
 use crate::state::queue::{Delivery, Message, Outcome, QueueError};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -448,14 +449,13 @@ async fn transaction_that_is_dropped_gives_way_to_the_next() {
     let server = Fixture::start();
     let client = server.client();
     execute(&client, "CREATE TABLE t (x)", &[]).await.unwrap();
-    let first = client
-        .begin("default", TxOptions::default(), &[])
-        .await
-        .unwrap();
+    let begin = || client.begin("default", TxOptions::default(), &[]);
+    let first = begin().await.unwrap();
     {
-        let second = std::pin::pin!(client.begin("default", TxOptions::default(), &[]));
+        let second = begin().await.unwrap();
+        let ran = second.run(sql("SELECT 1"), Want::Rows);
         let soon = Duration::from_millis(10);
-        assert!(tokio::time::timeout(soon, second).await.is_err());
+        assert!(tokio::time::timeout(soon, ran).await.is_err());
     }
     drop(first);
     execute(&client, "INSERT INTO t VALUES (1)", &[])
@@ -522,6 +522,44 @@ fn transaction_that_was_never_begun_is_closed() {
         Reply::Db(DbError::Closed)
     ));
     assert!(matches!(worker.call(Call::Rollback { tx: 1 }), Reply::Done));
+}
+
+fn begin(tx: u64, db: &str) -> Call {
+    Call::Begin {
+        tx,
+        db: db.to_owned(),
+        options: TxOptions::default(),
+        fences: Vec::new(),
+    }
+}
+
+#[test]
+fn transaction_that_cannot_begin_tells_its_first_call_why() {
+    let server = Fixture::start();
+    let mut worker = server.worker();
+    worker.send(0, begin(1, "other"));
+    let run = || Call::Run {
+        tx: 1,
+        statement: sql("SELECT 1"),
+        want: Want::Rows,
+    };
+    let (first, second) = (worker.call(run()), worker.call(run()));
+    assert!(matches!(first, Reply::Db(DbError::Denied(_))));
+    assert!(matches!(second, Reply::Db(DbError::Closed)));
+}
+
+#[test]
+fn who_begins_too_many_transactions_loses_the_connection() {
+    let server = Fixture::start();
+    let (mut worker, mut other) = (server.worker(), server.worker());
+    for tx in 1..=TRANSACTIONS_MAX as u64 {
+        worker.send(0, begin(tx, "default"));
+    }
+    assert!(matches!(worker.call(Call::Heartbeat), Reply::Done));
+    worker.send(0, begin(0, "default"));
+    assert!(worker.receive().is_none());
+    other.send(0, begin(1, "default"));
+    assert!(matches!(other.call(Call::Commit { tx: 1 }), Reply::Done));
 }
 
 #[tokio::test]

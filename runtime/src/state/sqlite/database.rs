@@ -85,7 +85,7 @@ impl Database for Sqlite {
 
     fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
         let ticket = Ticket::new(options.timeout);
-        let (begin, begun) = session::new(ticket, self.is_durable());
+        let (begin, session) = session::new(ticket, self.is_durable());
         if options.read_only {
             self.inner.readers.read(Box::new(move |statements| {
                 serving::serve(statements, None, begin)
@@ -93,7 +93,7 @@ impl Database for Sqlite {
         } else {
             self.ask(Job::Begin(begin));
         }
-        begun
+        Box::pin(ready(Ok(Box::new(session) as Box<dyn Transaction>)))
     }
 }
 

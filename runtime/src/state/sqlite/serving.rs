@@ -20,9 +20,18 @@ pub(super) fn serve<'c>(
     writer: Option<&mut Writer<'c>>,
     begin: Begin,
 ) {
-    if begin.answer.is_closed() || !begin.ticket.start() {
-        return;
+    let (watch, course) = (&statements.connection.watch, &begin.course);
+    // Before it starts, because whoever drops it from then on must find it.
+    watch.set_serving(begin.number);
+    let _ = course.watch.set(Arc::clone(watch));
+    if begin.ticket.start() {
+        start(statements, writer, &begin);
+    } else {
+        watch.set_serving(0);
     }
+}
+
+fn start<'c>(statements: &Statements<'c>, writer: Option<&mut Writer<'c>>, begin: &Begin) {
     let mut serving = Serving {
         statements,
         writer,
@@ -30,19 +39,14 @@ pub(super) fn serve<'c>(
         durable: begin.durable,
         cursors: HashMap::new(),
     };
-    if let Err(error) = serving.begin() {
-        let _ = begin.answer.send(Err(error));
-        return;
-    }
-    let watch = Arc::clone(&statements.connection.watch);
-    watch.set_serving(begin.number);
-    let end = match begin.answer.send(Ok(Arc::clone(&watch))) {
-        Ok(()) => serving.serve_ops(&begin.ops, &begin.end),
-        Err(_) => End::RolledBack,
+    let end = &begin.course.end;
+    let ended = match serving.begin() {
+        Ok(()) => serving.serve_ops(&begin.ops, end),
+        Err(error) => End::Failed(error),
     };
-    watch.set_serving(0);
+    statements.connection.watch.set_serving(0);
     // Before `ops` goes, and with it the answers to those who then look here.
-    let _ = begin.end.set(end);
+    let _ = end.set(ended);
     serving.rollback();
 }
 

@@ -13,9 +13,6 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
 
-/// Ready when the transaction has begun.
-type Begun = BoxFuture<'static, Result<Box<dyn Transaction>, DbError>>;
-
 pub(super) type Answer<T, E = DbError> = oneshot::Sender<Result<T, E>>;
 
 /// A call of a transaction.
@@ -40,56 +37,53 @@ pub(super) enum End {
     Failed(DbError),
 }
 
-/// A transaction that is to begin.
+/// A transaction that is to begin when its turn has come.
 pub(super) struct Begin {
     pub(super) number: u64,
     pub(super) ticket: Ticket,
     /// Whether its commit is acknowledged only when it is on the disk.
     pub(super) durable: bool,
-    pub(super) answer: Answer<Arc<Watch>>,
     pub(super) ops: Receiver<Op>,
-    pub(super) end: Arc<OnceLock<End>>,
+    pub(super) course: Arc<Course>,
 }
 
-/// Returns a transaction that is to begin, and what waits for it.
-pub(super) fn new(ticket: Ticket, durable: bool) -> (Begin, Begun) {
+/// What the serving side tells of a transaction.
+#[derive(Default)]
+pub(super) struct Course {
+    /// The clock of the connection that serves it; set before its ticket is.
+    pub(super) watch: OnceLock<Arc<Watch>>,
+    pub(super) end: OnceLock<End>,
+}
+
+/// A transaction's handle.
+pub(super) struct Session {
+    number: u64,
+    ticket: Ticket,
+    /// None once it was told to end.
+    calls: RefCell<Option<Sender<Op>>>,
+    course: Arc<Course>,
+}
+
+/// Returns a transaction that is to begin, and its handle. Calls can be made at once: they wait for its turn.
+pub(super) fn new(ticket: Ticket, durable: bool) -> (Begin, Session) {
     static NUMBERS: AtomicU64 = AtomicU64::new(1);
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-    let (answer, answered) = oneshot::channel();
     let (calls, ops) = mpsc::channel();
-    let end = Arc::new(OnceLock::new());
+    let course = Arc::<Course>::default();
     let begin = Begin {
         number,
         ticket: ticket.clone(),
         durable,
-        answer,
         ops,
-        end: Arc::clone(&end),
+        course: Arc::clone(&course),
     };
-    let begun = async move {
-        let watch = match ticket.answer(answered).await {
-            // That it began, nobody has seen.
-            Err(DbError::OutcomeUnknown) => return Err(stopped()),
-            other => other?,
-        };
-        let session: Box<dyn Transaction> = Box::new(Session {
-            number,
-            calls: RefCell::new(Some(calls)),
-            end,
-            watch,
-        });
-        Ok(session)
+    let session = Session {
+        number,
+        ticket,
+        calls: RefCell::new(Some(calls)),
+        course,
     };
-    (begin, Box::pin(begun))
-}
-
-/// A transaction's handle.
-struct Session {
-    number: u64,
-    /// None once it was told to end.
-    calls: RefCell<Option<Sender<Op>>>,
-    end: Arc<OnceLock<End>>,
-    watch: Arc<Watch>,
+    (begin, session)
 }
 
 impl Session {
@@ -104,17 +98,7 @@ impl Session {
             // Dropped unsent, it is as if it was dropped unserved.
             Some(calls) => drop(calls.send(op(answer))),
         }
-        let end = Arc::clone(&self.end);
-        Box::pin(async move {
-            answered.await.unwrap_or_else(|_| {
-                Err(match end.get() {
-                    Some(End::Failed(error)) => error.clone(),
-                    Some(End::Committed | End::RolledBack) => DbError::Closed,
-                    None => stopped(),
-                }
-                .into())
-            })
-        })
+        self.answer(answered, stopped())
     }
 
     /// Sends its last call.
@@ -123,12 +107,41 @@ impl Session {
             drop(calls.send(op));
         }
     }
+
+    /// Waits for an answer. There may be none, for a reason that the serving side has told, or else for `lost`.
+    fn answer<T: 'static, E: From<DbError> + 'static>(
+        &self,
+        answered: oneshot::Receiver<Result<T, E>>,
+        lost: DbError,
+    ) -> BoxFuture<'static, Result<T, E>> {
+        let (ticket, course) = (self.ticket.clone(), Arc::clone(&self.course));
+        Box::pin(async move {
+            if let Some(result) = ticket.wait(answered).await {
+                return result;
+            }
+            Err(match course.end.get() {
+                Some(End::Failed(error)) => error.clone(),
+                Some(End::RolledBack) => DbError::Closed,
+                Some(End::Committed) | None => ticket.not_started().unwrap_or(lost),
+            }
+            .into())
+        })
+    }
+
+    /// It need not go on: what it still runs would be undone anyway, and others wait. True says that it never began.
+    fn stop(&self) -> bool {
+        let never = self.ticket.give_up();
+        if let Some(watch) = self.course.watch.get() {
+            watch.drop_transaction(self.number);
+        }
+        never
+    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         if self.calls.get_mut().is_some() {
-            self.watch.drop_transaction(self.number);
+            self.stop();
         }
     }
 }
@@ -174,22 +187,12 @@ impl Transaction for Session {
         }
         let (answer, answered) = oneshot::channel();
         self.last_call(Op::Commit(answer));
-        let end = Arc::clone(&self.end);
-        Box::pin(async move {
-            answered.await.unwrap_or_else(|_| {
-                Err(match end.get() {
-                    Some(End::Failed(error)) => error.clone(),
-                    Some(End::RolledBack) => DbError::Closed,
-                    Some(End::Committed) | None => DbError::OutcomeUnknown,
-                })
-            })
-        })
+        self.answer(answered, DbError::OutcomeUnknown)
     }
 
     fn rollback(&self) -> BoxFuture<'static, ()> {
-        // What it still runs would be undone anyway, and others wait.
-        if self.calls.borrow().is_some() {
-            self.watch.drop_transaction(self.number);
+        if self.calls.borrow().is_some() && self.stop() {
+            self.calls.take();
         }
         let (answer, answered) = oneshot::channel();
         self.last_call(Op::Rollback(answer));

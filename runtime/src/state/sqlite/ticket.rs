@@ -58,7 +58,8 @@ impl Ticket {
         was.is_ok() && !late
     }
 
-    fn give_up(&self) -> bool {
+    /// It is not waited for any more; false if its turn has come already.
+    pub(super) fn give_up(&self) -> bool {
         self.state
             .compare_exchange(WAITING, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
@@ -67,28 +68,37 @@ impl Ticket {
     /// Waits for the answer. None was given if the engine stopped: before it began, nothing happened.
     pub(super) async fn answer<T, E: From<DbError>>(
         self,
-        mut answer: oneshot::Receiver<Result<T, E>>,
+        answer: oneshot::Receiver<Result<T, E>>,
     ) -> Result<T, E> {
-        if let Some(until) = self.wait_until {
+        self.wait(answer).await.unwrap_or_else(|| {
+            let error = self.not_started().unwrap_or(DbError::OutcomeUnknown);
+            Err(error.into())
+        })
+    }
+
+    /// Waits for an answer; `None` says that there will be none.
+    pub(super) async fn wait<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
+        if let Some(until) = self.wait_until
+            && self.state.load(Ordering::Acquire) == WAITING
+        {
             let answered = tokio::time::timeout_at(until.into(), &mut answer).await;
-            match answered {
-                Ok(Ok(result)) => return result,
-                Ok(Err(_)) => return Err(self.unanswered().into()),
-                Err(_) if self.give_up() => return Err(too_late().into()),
-                Err(_) => {}
+            if let Ok(answered) = answered {
+                return answered.ok();
             }
+            self.give_up();
         }
-        match answer.await {
-            Ok(result) => result,
-            Err(_) => Err(self.unanswered().into()),
+        match self.state.load(Ordering::Acquire) {
+            GIVEN_UP => None,
+            _ => answer.await.ok(),
         }
     }
 
-    fn unanswered(&self) -> DbError {
+    /// Returns why it has not started, unless it has.
+    pub(super) fn not_started(&self) -> Option<DbError> {
         match self.state.load(Ordering::Acquire) {
-            STARTED => DbError::OutcomeUnknown,
-            GIVEN_UP => too_late(),
-            _ => stopped(),
+            STARTED => None,
+            GIVEN_UP => Some(too_late()),
+            _ => Some(stopped()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Calls about databases, and the transactions that a session has open.
 
-use super::{Answer, Session};
+use super::lock::pin;
+use super::{Answer, Fault, Session};
 use crate::config::shared::Shared;
 use crate::state::BoxFuture;
 use crate::state::db::{
@@ -8,25 +9,45 @@ use crate::state::db::{
 };
 use crate::state::keyvalue;
 use crate::state::lock::GuardId;
-use crate::state::protocol::Reply;
+use crate::state::protocol::{Reply, TRANSACTIONS_MAX};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::ready;
 use std::rc::Rc;
 use tokio::sync::oneshot;
 
-/// Transactions that one session may have open or wait for.
-const TRANSACTIONS_MAX: usize = 1024;
+/// Calls that may wait for one transaction to begin.
+const CALLS_MAX: usize = 1024;
 
 /// The transactions of a session by their numbers.
 #[derive(Clone, Default)]
 pub(super) struct Transactions(Rc<RefCell<HashMap<u64, Slot>>>);
 
 enum Slot {
-    /// It waits to begin; dropping this gives that up.
-    Beginning(#[expect(dead_code, reason = "held for its drop")] oneshot::Sender<Infallible>),
+    Beginning(Beginning),
     Open(Open),
+    /// It could not begin, which its first call is told.
+    Failed(DbError),
 }
+
+/// A transaction that waits to begin. Dropped, it is given up.
+struct Beginning {
+    _given_up: oneshot::Sender<Infallible>,
+    /// The calls that came meanwhile, in their order.
+    calls: Vec<Call>,
+    /// The last of them ends it.
+    ends: bool,
+}
+
+impl Beginning {
+    fn takes_calls(&self) -> bool {
+        !self.ends && self.calls.len() < CALLS_MAX
+    }
+}
+
+/// A call that waits for its transaction to begin.
+type Call = Box<dyn FnOnce(Result<&Open, DbError>)>;
 
 /// An open transaction.
 pub(super) struct Open {
@@ -37,12 +58,55 @@ pub(super) struct Open {
 }
 
 impl Transactions {
-    /// Does something with an open transaction.
-    pub(super) fn with<T>(&self, tx: u64, act: impl FnOnce(&Open) -> T) -> Result<T, DbError> {
-        match self.0.borrow().get(&tx) {
-            Some(Slot::Open(open)) => Ok(act(open)),
-            Some(Slot::Beginning(_)) | None => Err(DbError::Closed),
+    /// Calls an operation of a transaction: now, so that operations keep their order, or as soon as it has begun.
+    pub(super) fn call<T: 'static, E: From<DbError> + 'static>(
+        &self,
+        tx: u64,
+        operation: impl FnOnce(&Open) -> BoxFuture<'static, Result<T, E>> + 'static,
+    ) -> BoxFuture<'static, Result<T, E>> {
+        let mut slots = self.0.borrow_mut();
+        match slots.get_mut(&tx) {
+            Some(Slot::Open(open)) => operation(open),
+            Some(Slot::Beginning(beginning)) if beginning.takes_calls() => {
+                let (called, call) = oneshot::channel();
+                beginning.calls.push(Box::new(|begun| {
+                    // Nobody may wait for it any more.
+                    let _ = called.send(begun.map(operation));
+                }));
+                Box::pin(async {
+                    match call.await {
+                        Ok(Ok(result)) => result.await,
+                        Ok(Err(error)) => Err(error.into()),
+                        Err(_) => Err(DbError::Closed.into()),
+                    }
+                })
+            }
+            Some(Slot::Failed(_)) => {
+                let failed = slots.remove(&tx);
+                let error = match failed {
+                    Some(Slot::Failed(error)) => error,
+                    _ => DbError::Closed,
+                };
+                Box::pin(ready(Err(error.into())))
+            }
+            Some(Slot::Beginning(_)) | None => Box::pin(ready(Err(DbError::Closed.into()))),
         }
+    }
+
+    /// Calls the operation that ends a transaction.
+    fn last_call<T: 'static>(
+        &self,
+        tx: u64,
+        operation: impl FnOnce(&Open) -> BoxFuture<'static, Result<T, DbError>> + 'static,
+    ) -> BoxFuture<'static, Result<T, DbError>> {
+        let result = self.call(tx, operation);
+        let mut slots = self.0.borrow_mut();
+        if let Some(Slot::Beginning(beginning)) = slots.get_mut(&tx) {
+            beginning.ends = true;
+        } else {
+            slots.remove(&tx);
+        }
+        result
     }
 
     /// Rolls all of them back.
@@ -51,41 +115,49 @@ impl Transactions {
         drop(slots);
     }
 
-    /// Takes an open transaction out.
-    fn take(&self, tx: u64) -> Option<Open> {
-        let mut slots = self.0.borrow_mut();
-        match slots.remove(&tx)? {
-            Slot::Open(open) => Some(open),
-            beginning @ Slot::Beginning(_) => {
-                slots.insert(tx, beginning);
-                None
-            }
-        }
-    }
-
     /// Makes a place for a transaction that begins; the returned end closes when it is given up.
-    fn reserve(&self, tx: u64) -> Result<oneshot::Receiver<Infallible>, DbError> {
+    fn reserve(&self, tx: u64) -> Result<oneshot::Receiver<Infallible>, Fault> {
         let mut slots = self.0.borrow_mut();
         if slots.contains_key(&tx) {
-            return Err(DbError::Invalid("the number is taken".to_owned()));
+            return Err(Fault::Refused("the number of a transaction is taken"));
         }
         if slots.len() >= TRANSACTIONS_MAX {
-            let what = format!("more than {TRANSACTIONS_MAX} transactions of one worker");
-            return Err(DbError::Unavailable(what));
+            return Err(Fault::Refused("there are too many transactions"));
         }
         let (given_up, wait) = oneshot::channel();
-        slots.insert(tx, Slot::Beginning(given_up));
+        let beginning = Beginning {
+            _given_up: given_up,
+            calls: Vec::new(),
+            ends: false,
+        };
+        slots.insert(tx, Slot::Beginning(beginning));
         Ok(wait)
     }
 
-    /// Puts a transaction that has begun in its place, unless it was given up.
-    fn fill(&self, tx: u64, open: Open) -> Result<(), DbError> {
-        match self.0.borrow_mut().get_mut(&tx) {
-            Some(slot) => {
-                *slot = Slot::Open(open);
-                Ok(())
+    /// A transaction has begun, or could not: its calls are carried out, unless it was given up.
+    fn begun(&self, tx: u64, begun: Result<Open, DbError>) {
+        let mut slots = self.0.borrow_mut();
+        let Some(Slot::Beginning(Beginning { calls, ends, .. })) = slots.remove(&tx) else {
+            return;
+        };
+        match begun {
+            Ok(open) => {
+                calls.into_iter().for_each(|call| call(Ok(&open)));
+                if !ends {
+                    slots.insert(tx, Slot::Open(open));
+                }
             }
-            None => Err(DbError::Closed),
+            Err(error) => {
+                let is_told = !calls.is_empty();
+                let mut calls = calls.into_iter();
+                if let Some(first) = calls.next() {
+                    first(Err(error.clone()));
+                }
+                calls.for_each(|call| call(Err(DbError::Closed)));
+                if !is_told {
+                    slots.insert(tx, Slot::Failed(error));
+                }
+            }
         }
     }
 
@@ -134,7 +206,7 @@ impl Session {
             Ok(database) => database,
             Err(error) => return Answer::Now(Reply::Db(error)),
         };
-        let Ok(pinned) = self.pin(&self.guards(fences)) else {
+        let Ok(pinned) = pin(&self.stores, &self.guards(fences)) else {
             return Answer::Now(Reply::Db(DbError::LostFence));
         };
         let options = bounded(options);
@@ -160,15 +232,17 @@ impl Session {
         db: String,
         options: TxOptions,
         fences: Vec<u64>,
-    ) -> Answer {
-        let reserved = self.database(granted, &db);
-        let reserved = reserved.and_then(|database| Ok((database, self.transactions.reserve(tx)?)));
-        let (database, given_up) = match reserved {
-            Ok(reserved) => reserved,
-            Err(error) => return Answer::Now(Reply::Db(error)),
+    ) -> Result<Answer, Fault> {
+        let given_up = self.transactions.reserve(tx)?;
+        let database = match self.database(granted, &db) {
+            Ok(database) => database,
+            Err(error) => {
+                self.transactions.begun(tx, Err(error));
+                return Ok(Answer::Now(Reply::Done));
+            }
         };
         let (transactions, fences) = (self.transactions.clone(), self.guards(fences));
-        Answer::Later(Box::pin(async move {
+        Ok(Answer::Later(Box::pin(async move {
             let begun = tokio::select! {
                 begun = database.begin(bounded(options)) => begun,
                 Err(_) = given_up => Err(DbError::Closed),
@@ -178,54 +252,53 @@ impl Session {
                 db,
                 fences,
             };
-            match begun.and_then(|begun| transactions.fill(tx, open(begun))) {
-                Ok(()) => Reply::Done,
-                Err(error) => {
-                    transactions.remove(tx);
-                    Reply::Db(error)
-                }
-            }
-        }))
+            transactions.begun(tx, begun.map(open));
+            Reply::Done
+        })))
     }
 
-    /// Carries out an operation of an open transaction. It is called at once, so that operations keep their order.
+    /// Carries out an operation of a transaction.
     pub(super) fn in_transaction<T: 'static>(
         &self,
         tx: u64,
-        operation: impl FnOnce(&dyn Transaction) -> BoxFuture<'static, Result<T, DbError>>,
+        operation: impl FnOnce(&dyn Transaction) -> BoxFuture<'static, Result<T, DbError>> + 'static,
         reply: impl FnOnce(T) -> Reply + 'static,
     ) -> Answer {
         let called = |open: &Open| operation(&*open.transaction);
-        match self.transactions.with(tx, called) {
-            Ok(result) => Answer::Later(Box::pin(async {
-                result.await.map_or_else(Reply::Db, reply)
-            })),
-            Err(error) => Answer::Now(Reply::Db(error)),
-        }
+        let result = self.transactions.call(tx, called);
+        Answer::Later(Box::pin(async {
+            result.await.map_or_else(Reply::Db, reply)
+        }))
     }
 
     pub(super) fn close_cursor(&self, tx: u64, cursor: u64) -> Answer {
         // With its transaction, a cursor is closed.
-        let _ = self
-            .transactions
-            .with(tx, |open| open.transaction.close_cursor(cursor));
+        drop(self.transactions.call(tx, move |open| {
+            open.transaction.close_cursor(cursor);
+            Box::pin(ready(Ok::<_, DbError>(())))
+        }));
         Answer::Now(Reply::Done)
     }
 
     pub(super) fn commit(&self, tx: u64) -> Answer {
-        let Some(open) = self.transactions.take(tx) else {
-            return Answer::Now(Reply::Db(DbError::Closed));
-        };
-        let Ok(pinned) = self.pin(&open.fences) else {
-            return Answer::Later(Box::pin(async move {
-                open.transaction.rollback().await;
-                Reply::Db(DbError::LostFence)
-            }));
-        };
-        Answer::Surely(Box::pin(async move {
-            let committed = open.transaction.commit().await;
-            drop(pinned);
-            committed.map_or_else(Reply::Db, |()| Reply::Done)
+        let stores = self.stores.clone();
+        let committed = self.transactions.last_call(tx, move |open| {
+            let Ok(pinned) = pin(&stores, &open.fences) else {
+                let undone = open.transaction.rollback();
+                return Box::pin(async {
+                    undone.await;
+                    Err(DbError::LostFence)
+                });
+            };
+            let committed = open.transaction.commit();
+            Box::pin(async {
+                let committed = committed.await;
+                drop(pinned);
+                committed
+            })
+        });
+        Answer::Surely(Box::pin(async {
+            committed.await.map_or_else(Reply::Db, |()| Reply::Done)
         }))
     }
 
@@ -235,7 +308,7 @@ impl Session {
                 open.transaction.rollback().await;
                 Reply::Done
             })),
-            Some(Slot::Beginning(_)) | None => Answer::Now(Reply::Done),
+            Some(Slot::Beginning(_) | Slot::Failed(_)) | None => Answer::Now(Reply::Done),
         }
     }
 
@@ -259,5 +332,124 @@ fn bounded(options: TxOptions) -> TxOptions {
     TxOptions {
         timeout: options.timeout.min(TX_TIME_MAX),
         ..options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::db::{Column, Row, Step};
+    use crate::state::queue::{Message, QueueError};
+
+    /// A transaction that is only there.
+    struct Idle;
+
+    impl Transaction for Idle {
+        fn run(&self, _: Statement, _: Want) -> BoxFuture<'static, Result<Step, DbError>> {
+            unreachable!()
+        }
+
+        fn open_cursor(
+            &self,
+            _: u64,
+            _: Statement,
+        ) -> BoxFuture<'static, Result<Vec<Column>, DbError>> {
+            unreachable!()
+        }
+
+        fn next(&self, _: u64, _: u32) -> BoxFuture<'static, Result<Vec<Row>, DbError>> {
+            unreachable!()
+        }
+
+        fn close_cursor(&self, _: u64) {}
+
+        fn mark_processed(&self, _: String) -> BoxFuture<'static, Result<bool, DbError>> {
+            unreachable!()
+        }
+
+        fn send(
+            &self,
+            _: String,
+            _: Vec<Message>,
+        ) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
+            unreachable!()
+        }
+
+        fn commit(&self) -> BoxFuture<'static, Result<(), DbError>> {
+            unreachable!()
+        }
+
+        fn rollback(&self) -> BoxFuture<'static, ()> {
+            unreachable!()
+        }
+    }
+
+    fn open() -> Open {
+        Open {
+            transaction: Box::new(Idle),
+            db: "default".to_owned(),
+            fences: Vec::new(),
+        }
+    }
+
+    /// Notes when it is called, and answers what it was called with.
+    fn note(
+        called: &Rc<RefCell<Vec<u32>>>,
+        what: u32,
+    ) -> impl FnOnce(&Open) -> BoxFuture<'static, Result<u32, DbError>> + use<> {
+        let called = called.clone();
+        move |_| {
+            called.borrow_mut().push(what);
+            Box::pin(ready(Ok(what)))
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_wait_for_the_transaction_to_begin_and_keep_their_order() {
+        let (transactions, called) = (Transactions::default(), Rc::default());
+        let given_up = transactions.reserve(1).unwrap();
+        let first = transactions.call(1, note(&called, 1));
+        drop(transactions.call(1, note(&called, 2)));
+        let last = transactions.last_call(1, note(&called, 3));
+        let late = transactions.call(1, note(&called, 4));
+        assert!(called.borrow().is_empty());
+        transactions.begun(1, Ok(open()));
+        assert_eq!(*called.borrow(), [1, 2, 3]);
+        assert_eq!((first.await, last.await), (Ok(1), Ok(3)));
+        assert_eq!(late.await, Err(DbError::Closed));
+        assert_eq!(
+            transactions.call(1, note(&called, 5)).await,
+            Err(DbError::Closed)
+        );
+        drop(given_up);
+    }
+
+    #[tokio::test]
+    async fn first_call_is_told_why_it_could_not_begin_and_the_next_ones_that_it_has_ended() {
+        let (transactions, called) = (Transactions::default(), Rc::default());
+        let error = DbError::Unavailable("away".to_owned());
+        for waits in [true, false] {
+            let given_up = transactions.reserve(1).unwrap();
+            let early = waits.then(|| transactions.call(1, note(&called, 1)));
+            transactions.begun(1, Err(error.clone()));
+            let first = early.unwrap_or_else(|| transactions.call(1, note(&called, 1)));
+            assert_eq!(first.await, Err(error.clone()));
+            let next = transactions.call(1, note(&called, 2));
+            assert_eq!(next.await, Err(DbError::Closed));
+            drop(given_up);
+        }
+        assert!(called.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn rollback_gives_up_what_waits_to_begin() {
+        let (transactions, called) = (Transactions::default(), Rc::default());
+        let given_up = transactions.reserve(1).unwrap();
+        let waiting = transactions.call(1, note(&called, 1));
+        drop(transactions.remove(1));
+        assert!(given_up.await.is_err());
+        assert_eq!(waiting.await, Err(DbError::Closed));
+        transactions.begun(1, Ok(open()));
+        assert!(transactions.remove(1).is_none());
     }
 }

@@ -47,7 +47,6 @@ impl Flight {
         match call {
             Call::Acquire { .. } => Some(Reply::Lock(LockError::Limit(TOO_MANY.to_owned()))),
             Call::Batch { .. }
-            | Call::Begin { .. }
             | Call::Run { .. }
             | Call::OpenCursor { .. }
             | Call::Next { .. }

@@ -1,5 +1,6 @@
 //! Calls about locks.
 
+use super::super::stores::Stores;
 use super::{Answer, Session};
 use crate::config::shared::Shared;
 use crate::state::BoxFuture;
@@ -77,19 +78,19 @@ impl Session {
             .collect()
     }
 
-    /// Keeps guards as they are while the returned value exists.
-    pub(super) fn pin(&self, guards: &[GuardId]) -> Result<Option<Pinned>, LockError> {
-        if guards.is_empty() {
-            return Ok(None);
-        }
-        let locks = self.stores.locks().ok_or(LockError::Lost)?;
-        locks.pin(guards).map(Some)
-    }
-
     fn guard(&self, number: u64) -> GuardId {
         GuardId {
             session: self.id,
             number,
         }
     }
+}
+
+/// Keeps guards as they are while the returned value exists.
+pub(super) fn pin(stores: &Stores, guards: &[GuardId]) -> Result<Option<Pinned>, LockError> {
+    if guards.is_empty() {
+        return Ok(None);
+    }
+    let locks = stores.locks().ok_or(LockError::Lost)?;
+    locks.pin(guards).map(Some)
 }

@@ -5,6 +5,7 @@ use crate::config::shared::Shared;
 use crate::state::BoxFuture;
 use crate::state::protocol::Reply;
 use crate::state::queue::{Message, Queue, QueueError, Settled};
+use std::future::ready;
 
 impl Session {
     pub(super) fn send(&self, granted: &Shared, queue: &str, messages: Vec<Message>) -> Answer {
@@ -25,19 +26,15 @@ impl Session {
         let Some(settings) = granted.queues.get(&queue) else {
             return Answer::Now(Reply::Queue(unknown(&queue)));
         };
-        let sent = self.transactions.with(tx, |open| {
-            if open.db != settings.database {
-                let (lives, db) = (&settings.database, &open.db);
+        let lives = settings.database.clone();
+        ids(self.transactions.call(tx, move |open| {
+            if open.db != lives {
+                let db = &open.db;
                 let what = format!("queue {queue} lives in database {lives}, not in {db}");
-                return Err(QueueError::Invalid(what));
+                return Box::pin(ready(Err(QueueError::Invalid(what))));
             }
-            Ok(open.transaction.send(queue, messages))
-        });
-        match sent {
-            Ok(Ok(sent)) => ids(sent),
-            Ok(Err(error)) => Answer::Now(Reply::Queue(error)),
-            Err(_) => Answer::Now(Reply::Queue(QueueError::Closed)),
-        }
+            open.transaction.send(queue, messages)
+        }))
     }
 
     pub(super) fn credit(&self, granted: &Shared, queue: &str, batch: u32, batches: u32) -> Answer {

@@ -35,8 +35,9 @@ async fn closed_database_is_one_file_and_answers_no_more() {
         run(db, statement("DELETE FROM t")).await,
         Err(DbError::Unavailable(_))
     ));
+    let tx = db.begin(TxOptions::default()).await.unwrap();
     assert!(matches!(
-        db.begin(TxOptions::default()).await.map(drop),
+        run_in(&*tx, "SELECT 1").await,
         Err(DbError::Unavailable(_))
     ));
     assert!(matches!(db.load().await, Err(QueueError::Unavailable(_))));

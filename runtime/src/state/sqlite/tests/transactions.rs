@@ -156,6 +156,7 @@ async fn busy_transaction_ends_at_its_own_time_limit() {
 async fn dropping_a_transaction_stops_its_statement() {
     let opened = open();
     let tx = opened.db.begin(TxOptions::default()).await.unwrap();
+    run_in(&*tx, "SELECT 1").await.unwrap();
     let endless = tx.run(statement(ENDLESS), Want::Rows);
     drop(tx);
     assert!(matches!(endless.await, Err(DbError::Timeout(_))));
@@ -172,10 +173,28 @@ async fn work_that_waits_too_long_for_the_writer_is_not_done() {
         .db
         .batch(vec![(statement(SELL), Want::Done)], options);
     assert!(matches!(batch.await, Err(DbError::Timeout(_))));
-    let begun = opened.db.begin(options).await;
-    assert!(matches!(begun.map(drop), Err(DbError::Timeout(_))));
+    let late = opened.db.begin(options).await.unwrap();
+    assert!(matches!(
+        run_in(&*late, SELL).await,
+        Err(DbError::Timeout(_))
+    ));
+    assert!(matches!(late.commit().await, Err(DbError::Timeout(_))));
     tx.commit().await.unwrap();
     assert_eq!(left_over(&opened.db).await, int(10));
+}
+
+#[tokio::test]
+async fn rollback_does_not_wait_for_a_turn() {
+    let opened = open();
+    stock(&opened.db).await;
+    let first = opened.db.begin(TxOptions::default()).await.unwrap();
+    run_in(&*first, SELL).await.unwrap();
+    let second = opened.db.begin(TxOptions::default()).await.unwrap();
+    let waiting = run_in(&*second, SELL);
+    second.rollback().await;
+    first.commit().await.unwrap();
+    assert!(waiting.await.is_err());
+    assert_eq!(left_over(&opened.db).await, int(9));
 }
 
 #[tokio::test]
@@ -197,6 +216,7 @@ async fn read_only_transaction_sees_one_snapshot_and_waits_for_no_writer() {
     let writing = db.begin(TxOptions::default()).await.unwrap();
     run_in(&*writing, SELL).await.unwrap();
     let reading = db.begin(read_only()).await.unwrap();
+    run_in(&*reading, "SELECT 1").await.unwrap();
     writing.commit().await.unwrap();
     let rows = run_in(&*reading, "SELECT left_over FROM stock").await;
     assert!(matches!(rows, Ok(Step::Rows(rows)) if rows.rows == [[int(10)]]));
@@ -245,6 +265,7 @@ async fn batch_is_all_or_nothing() {
 /// Queues batches behind a transaction, so that they share one, and returns their answers in order.
 async fn together(db: &Sqlite, batches: &[&[&str]]) -> Vec<Result<Vec<Step>, DbError>> {
     let tx = db.begin(TxOptions::default()).await.unwrap();
+    run_in(&*tx, "SELECT 1").await.unwrap();
     let waiting: Vec<_> = batches
         .iter()
         .map(|batch| {
@@ -353,6 +374,7 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
             let mut settled = tokio::task::spawn_local(committed);
             // The writer has gone on, past the commit.
             let next = other.begin(TxOptions::default()).await.unwrap();
+            run_in(&*next, "SELECT 1").await.unwrap();
             next.rollback().await;
             assert!(opened.sent.try_recv().is_err());
             allow.send(()).unwrap();
@@ -382,8 +404,10 @@ async fn failed_sync_leaves_outcomes_unknown_and_stops_the_engine() {
     assert_eq!(tx.commit().await, Err(DbError::OutcomeUnknown));
     let next = run(db, statement("INSERT INTO t VALUES (1)")).await;
     assert!(matches!(next, Err(DbError::Unavailable(_))), "{next:?}");
-    let begun = db.begin(TxOptions::default()).await.map(drop);
-    assert!(matches!(begun, Err(DbError::Unavailable(_))));
+    let tx = db.begin(TxOptions::default()).await.unwrap();
+    let ran = run_in(&*tx, "SELECT 1").await;
+    assert!(matches!(ran, Err(DbError::Unavailable(_))), "{ran:?}");
+    assert!(matches!(tx.commit().await, Err(DbError::Unavailable(_))));
     let sent = db.send("mail".into(), vec![Message::default()]).await;
     assert!(matches!(sent, Err(QueueError::Unavailable(_))));
     assert_eq!(opened.fatal.lock().unwrap().len(), 1);
