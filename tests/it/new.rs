@@ -3,6 +3,7 @@
 use crate::wrun;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -12,7 +13,7 @@ use wrun_tests::{Outcome, SOON, Server, eventually, folder, repository};
 fn new(folder: &Path, lang: &str, template: &str) -> Outcome {
     let options = ["--lang", lang, "--template", template];
     let mut args = vec!["new".as_ref(), folder.as_os_str()];
-    args.extend(options.iter().map(AsRef::as_ref));
+    args.extend(options.iter().map(OsStr::new));
     wrun().run(args)
 }
 
