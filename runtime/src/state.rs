@@ -11,6 +11,7 @@ pub mod operator;
 pub mod protocol;
 pub mod queue;
 pub mod server;
+mod spin;
 pub mod sqlite;
 
 use std::pin::Pin;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// What to do where it is missing.
-pub const INSTALL: &str = "apt-get install postgresql";
+const INSTALL: &str = "apt-get install postgresql";
 
 /// Where Debian keeps the programs of each version.
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -44,18 +44,30 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts it with its data in `folder`; `None` if it is not installed.
+    /// Starts it with its data in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none: it is not installed, or its user may not enter the folder.
     ///
     /// # Panics
     ///
     /// If it is installed and does not serve.
-    pub fn start(folder: &Path) -> Option<Self> {
-        let programs = programs()?;
+    pub fn start(folder: &Path) -> Result<Self, String> {
+        let programs = programs().ok_or_else(|| format!("PostgreSQL is missing: {INSTALL}"))?;
         let user = Uid::effective().is_root().then(user);
         let folder = folder.join("postgres");
         fs::create_dir(&folder).expect("a folder can be made");
         if let Some((uid, gid)) = user {
             chown(&folder, Some(uid), Some(gid)).expect("root can give away a folder");
+            let mut enter = Command::new("test");
+            enter.arg("-x").arg(&folder).uid(uid).gid(gid);
+            if !enter.status().is_ok_and(|status| status.success()) {
+                return Err(format!(
+                    "PostgreSQL is left out: {USER}, as whom it runs, may not enter {}; measure in a clone that others may enter",
+                    folder.display()
+                ));
+            }
         }
         let command = |program: &str| {
             let mut command = Command::new(programs.join(program));
@@ -88,7 +100,7 @@ impl Postgres {
         });
         succeed(postgres.client("psql").args(["--command", SETUP]));
         fs::write(&postgres.script, TRANSACTION).expect("the folder takes files");
-        Some(postgres)
+        Ok(postgres)
     }
 
     /// Returns what it says of itself.

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use wrun_tests::bench::postgres::{self, Postgres};
+use wrun_tests::bench::postgres::Postgres;
 use wrun_tests::bench::redis::{self, Redis};
 use wrun_tests::bench::subject::Subject;
 use wrun_tests::bench::table::Table;
@@ -43,13 +43,18 @@ fn main() -> ExitCode {
         || format!("redis-server is missing: {}", redis::INSTALL),
         |redis| redis.version().to_owned(),
     ));
-    notes.push(postgres.as_ref().map_or_else(
-        || format!("PostgreSQL is missing: {}", postgres::INSTALL),
-        Postgres::version,
-    ));
+    notes.push(match &postgres {
+        Ok(postgres) => postgres.version(),
+        Err(why) => why.clone(),
+    });
     let mut contenders: Vec<&mut dyn Contender> = vec![&mut subject];
     contenders.extend(redis.as_mut().map(|redis| redis as &mut dyn Contender));
-    contenders.extend(postgres.as_mut().map(|peer| peer as &mut dyn Contender));
+    contenders.extend(
+        postgres
+            .as_mut()
+            .ok()
+            .map(|peer| peer as &mut dyn Contender),
+    );
     let before = machine::load();
     let table = measure(&flags, &mut contenders);
     table.print();

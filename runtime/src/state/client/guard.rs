@@ -154,7 +154,7 @@ impl Guard {
         let guard = self.held.number;
         if self.is_held() {
             // Its time is not up, so nobody else has it, and nobody can say more. With its connection, a guard is over.
-            let told = self.link.told(Call::Release { guard });
+            let told = self.link.tell(Call::Release { guard });
             self.give_back();
             return told.then_some(()).ok_or(LockError::Lost);
         }

@@ -3,6 +3,7 @@
 use super::Line;
 use super::link::{Link, Unsent};
 use crate::state::protocol::{Call, FromState, Incoming, Reply, Role, Stream};
+use crate::state::spin::Spin;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ async fn connect(line: &Line) -> io::Result<Arc<Link>> {
                 let what = format!("it does not serve this worker: {other:?}");
                 return Err(io::Error::other(what));
             }
-            None if link.read(incoming.room()).await? == 0 => {
+            None if link.read(incoming.room(), &mut Spin::default()).await? == 0 => {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             None => {}
@@ -83,6 +84,7 @@ impl<'a> Reading<'a> {
     async fn run(mut self) -> io::Error {
         let mut behind = pin!(self.link.catch_up());
         let mut hurried = pin!(self.link.hurried());
+        let mut spin = Spin::default();
         let mut sent = Instant::now();
         let mut due = pin!(sleep_until(sent));
         loop {
@@ -99,7 +101,7 @@ impl<'a> Reading<'a> {
                     due.as_mut().reset(sent + self.link.beat_interval());
                 }
                 error = &mut behind => return error,
-                read = self.link.read(self.incoming.room()) => match read {
+                read = self.link.read(self.incoming.room(), &mut spin) => match read {
                     Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                     Ok(_) => if let Err(error) = self.take() {
                         return error;

@@ -8,6 +8,7 @@ use super::locked;
 use crate::state::protocol::{
     Call, HEARTBEAT_MS, Outgoing, Reply, Request, Stream, TRANSACTIONS_MAX,
 };
+use crate::state::spin::Spin;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -144,13 +145,9 @@ impl Link {
         self.transactions.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Sends a call that needs no answer. If it cannot be sent, the end of the connection does more than it would.
-    pub(super) fn tell(&self, call: Call) {
-        let _ = self.send(Request { id: 0, call });
-    }
-
-    /// Sends a call that needs no answer; false if it could not be sent.
-    pub(super) fn told(&self, call: Call) -> bool {
+    /// Sends a call that needs no answer; false says that it could not. Then the end of the connection does more than it
+    /// would.
+    pub(super) fn tell(&self, call: Call) -> bool {
         self.send(Request { id: 0, call }).is_ok()
     }
 
@@ -197,8 +194,8 @@ impl Link {
     }
 
     /// Reads what has arrived.
-    pub(super) async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        self.stream.read(buffer).await
+    pub(super) async fn read(&self, buffer: &mut Vec<u8>, spin: &mut Spin) -> io::Result<usize> {
+        self.stream.read(buffer, spin).await
     }
 
     /// Gives an answer to whoever waits for it.

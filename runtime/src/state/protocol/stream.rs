@@ -3,6 +3,7 @@
 //! Watched for reading alone. Were it watched for writing, too, the kernel would wake its process each time that the
 //! peer has read: as often again as there are messages.
 
+use crate::state::spin::Spin;
 use crate::state_folder::short_way;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use std::path::Path;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 
 /// One end of a connection. It neither blocks nor raises signals.
 #[derive(Debug)]
@@ -30,14 +32,24 @@ impl Stream {
         watch(stream.into_std()?, Interest::READABLE).map(Self)
     }
 
-    /// Reads what has arrived into the room that `buffer` has; 0 at the end.
-    pub async fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    /// Reads what has arrived into the room that `buffer` has; 0 at the end. `spin` is the same for every read.
+    pub async fn read(&self, buffer: &mut Vec<u8>, spin: &mut Spin) -> io::Result<usize> {
         // A peer that always has more to say must leave time for others.
         consume_budget().await;
+        while spin.again() {
+            match rustix::io::read(self.0.get_ref(), spare_capacity(buffer)) {
+                Err(Errno::AGAIN | Errno::INTR) => yield_now().await,
+                done => {
+                    spin.came();
+                    return Ok(done?);
+                }
+            }
+        }
         loop {
             let mut ready = self.0.readable().await?;
             match rustix::io::read(self.0.get_ref(), spare_capacity(buffer)) {
                 Ok(count) => {
+                    spin.came();
                     if count > 0 && buffer.len() < buffer.capacity() {
                         // That was all: no need to have the kernel say so.
                         ready.clear_ready();
@@ -107,10 +119,10 @@ mod tests {
             ours.shut_down();
         };
         let receiving = async {
-            let mut got = Vec::new();
+            let (mut got, mut spin) = (Vec::new(), Spin::default());
             loop {
                 got.reserve(10_000);
-                if theirs.read(&mut got).await.unwrap() == 0 {
+                if theirs.read(&mut got, &mut spin).await.unwrap() == 0 {
                     return got;
                 }
             }

@@ -7,6 +7,7 @@ use super::session::{Fault, Rights, Session};
 use super::sessions::Sessions;
 use super::stores::Stores;
 use crate::state::protocol::{Call, Incoming, Reply, Request, Role, Stream};
+use crate::state::spin::Spin;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -132,7 +133,7 @@ async fn first(stream: &Stream, incoming: &mut Incoming) -> io::Result<Option<Re
         if let Some(request) = incoming.take()? {
             return Ok(Some(request));
         }
-        if stream.read(incoming.room()).await? == 0 {
+        if stream.read(incoming.room(), &mut Spin::default()).await? == 0 {
             return Ok(None);
         }
     }

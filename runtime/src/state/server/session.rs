@@ -17,6 +17,7 @@ use crate::state::db::Transaction;
 use crate::state::lock::SessionId;
 use crate::state::protocol::{Call, Incoming, Reply, Request, Stream};
 use crate::state::queue::Queue as _;
+use crate::state::spin::Spin;
 use db::{Batches, Transactions};
 use flight::Flight;
 use std::cell::RefCell;
@@ -106,6 +107,7 @@ impl Session {
         mut incoming: Incoming,
     ) -> Result<(), Fault> {
         let mut progress = Instant::now();
+        let mut spin = Spin::default();
         loop {
             let taken = self.take(&mut incoming);
             let waited = self.outbox.len();
@@ -124,9 +126,12 @@ impl Session {
                 biased;
                 () = sleep_until(progress + WAITING_TIME_MAX), if full => return Err(Fault::Stalled),
                 // Others may have an answer, too: one write takes them all.
-                () = self.outbox.notified() => tokio::task::yield_now().await,
+                () = self.outbox.notified() => {
+                    spin.came();
+                    tokio::task::yield_now().await;
+                }
                 ready = stream.writable(), if waiting > 0 => ready?,
-                read = stream.read(incoming.room()), if !full => if read? == 0 {
+                read = stream.read(incoming.room(), &mut spin), if !full => if read? == 0 {
                     return Ok(());
                 },
             }

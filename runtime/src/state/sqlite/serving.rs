@@ -9,8 +9,9 @@ use super::statement::{Cursor, Rules, Statements, read_only};
 use super::writer::Writer;
 use crate::state::db::{CURSORS_MAX, Column, DbError, RESULT_MAX, Row, Statement, TX_IDLE_MAX};
 use crate::state::queue::{Message, QueueError};
+use crate::state::spin::Spin;
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -76,12 +77,21 @@ impl<'c> Serving<'_, 'c> {
 
     /// Serves calls until one of them, or the clock, ends the transaction.
     fn serve_ops(&mut self, ops: &Receiver<Op>, end: &OnceLock<End>) -> End {
+        let mut spin = Spin::default();
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return timed_out("the transaction took too long");
             }
-            match ops.recv_timeout(left.min(TX_IDLE_MAX)) {
+            let next = loop {
+                match ops.try_recv() {
+                    Err(TryRecvError::Empty) if spin.again() => {}
+                    Err(_) => break ops.recv_timeout(left.min(TX_IDLE_MAX)),
+                    Ok(op) => break Ok(op),
+                }
+            };
+            spin.came();
+            match next {
                 Ok(Op::Commit(answer)) => return self.commit(answer, end),
                 Ok(Op::Rollback(answer)) => {
                     self.rollback();

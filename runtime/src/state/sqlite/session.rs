@@ -192,6 +192,7 @@ impl Transaction for Session {
 
     fn rollback(&self) -> BoxFuture<'static, ()> {
         if self.calls.borrow().is_some() && self.stop() {
+            // Nobody will serve its calls, and nobody need wait for them to be passed over.
             self.calls.take();
         }
         let (answer, answered) = oneshot::channel();
