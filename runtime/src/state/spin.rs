@@ -65,7 +65,7 @@ mod tests {
     fn one_looks_again_only_in_a_quick_exchange_and_not_for_long() {
         let mut spin = Spin::default();
         assert!(!spin.again());
-        thread::sleep(QUICK);
+        spin.since = Some(Instant::now() - 2 * QUICK);
         spin.came();
         assert!(!spin.again());
         spin.since = Some(Instant::now());
