@@ -6,25 +6,37 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::thread;
-use wrun_tests::{SOON, Server, eventually, folder, http1, repository, third_party};
+use wrun_tests::project::tool;
+use wrun_tests::{Outcome, SOON, Server, eventually, folder, http1, repository, third_party};
 
 const MANIFEST: &str =
     "[databases.default]\n[locks.default]\n[queues.jobs]\nbackoff = \"10ms\"\n[consumers.jobs]\n";
 
-/// Starts a server of the guest with its tables, unless this machine lacks what builds it.
-fn state_server(workers: u32) -> Option<Server> {
-    let server = wrun()
-        .serve(third_party::python_state()?)
-        .manifest(MANIFEST)
-        .workers(workers)
-        .start();
+/// All that the guest is asked, one after the other: its component takes long to compile.
+#[test]
+fn guest_finds_what_the_sdk_promises() {
+    let Some(component) = third_party::python_state() else {
+        return;
+    };
+    let server = wrun().serve(component).manifest(MANIFEST).workers(2);
+    let server = server.start();
     server.post("/tables", b"").ok();
-    Some(server)
+    request_and_response_are_whole(&server);
+    exception_answers_500_and_is_logged(&server);
+    values_keep_what_they_are(&server);
+    errors_have_their_types_codes_and_whether_another_try_may_help(&server);
+    transactions_do_not_oversell(&server);
+    transaction_that_raises_leaves_nothing(&server);
+    transaction_commits_only_under_a_lock_that_holds(&server);
+    lock_keeps_others_out(&server);
+    every_message_is_handled_and_only_the_hopeless_one_dies(&server);
 }
 
-/// Starts a server of a project that wrun builds first.
+/// Has wrun build a project, and starts a server of it.
 fn project_server(name: &str, source: &str, workers: u32) -> Option<Server> {
     let project = third_party::python_project(name, &repository().join(source))?;
+    let built = wrun().run(["build".as_ref(), project.as_os_str()]).ok();
+    assert!(built.ends_with("/dist/app.wasm\n"), "{built}");
     Some(wrun().serve(project).workers(workers).start())
 }
 
@@ -50,11 +62,7 @@ fn at_once(server: &Server, threads: usize, each: usize, target: &str) -> HashMa
     counts
 }
 
-#[test]
-fn request_and_response_are_whole() {
-    let Some(server) = state_server(1) else {
-        return;
-    };
+fn request_and_response_are_whole(server: &Server) {
     let body = vec![b'x'; 300_000];
     let fields = [("x-mine", "yes")];
     let target = "/echo?name=a%20b&name=c";
@@ -71,11 +79,7 @@ fn request_and_response_are_whole() {
     assert_eq!(server.get("/elsewhere").status, 404);
 }
 
-#[test]
-fn exception_answers_500_and_is_logged() {
-    let Some(server) = state_server(1) else {
-        return;
-    };
+fn exception_answers_500_and_is_logged(server: &Server) {
     let response = server.get("/raise");
     assert_eq!(
         (response.status, response.text().as_str()),
@@ -84,14 +88,10 @@ fn exception_answers_500_and_is_logged() {
     server.log().event("its last line", |event| {
         event["message"] == "RuntimeError: as told"
     });
-    assert_eq!(server.worker().restarts, 0);
+    assert!(server.workers().iter().all(|worker| worker.restarts == 0));
 }
 
-#[test]
-fn values_keep_what_they_are() {
-    let Some(server) = state_server(1) else {
-        return;
-    };
+fn values_keep_what_they_are(server: &Server) {
     assert_eq!(
         server.get_json("/values"),
         json!({ "wrong": {}, "at": "2024-02-29T12:30:00.000001+00:00", "decimal": "-12.50" })
@@ -103,11 +103,7 @@ fn values_keep_what_they_are() {
     );
 }
 
-#[test]
-fn errors_have_their_types_codes_and_whether_another_try_may_help() {
-    let Some(server) = state_server(1) else {
-        return;
-    };
+fn errors_have_their_types_codes_and_whether_another_try_may_help(server: &Server) {
     let db = |name: &str, code| json!([format!("wrun_sdk.db.errors.{name}"), code, false]);
     let of = |module: &str, name: &str| json!([format!("wrun_sdk.{module}.{name}"), null, false]);
     assert_eq!(
@@ -129,13 +125,9 @@ fn errors_have_their_types_codes_and_whether_another_try_may_help() {
     );
 }
 
-#[test]
-fn transactions_do_not_oversell() {
-    let Some(server) = state_server(2) else {
-        return;
-    };
+fn transactions_do_not_oversell(server: &Server) {
     server.post("/stock?n=15", b"").ok();
-    let told = at_once(&server, 8, 5, "/sell");
+    let told = at_once(server, 8, 5, "/sell");
     assert_eq!(told, HashMap::from([(200, 15), (409, 25)]));
     assert_eq!(
         server.get_json("/stock"),
@@ -143,21 +135,13 @@ fn transactions_do_not_oversell() {
     );
 }
 
-#[test]
-fn transaction_that_raises_leaves_nothing() {
-    let Some(server) = state_server(1) else {
-        return;
-    };
+fn transaction_that_raises_leaves_nothing(server: &Server) {
     assert_eq!(server.get_json("/rollback"), json!([]));
     server.when_queue("nothing was sent", |queue| queue.messages == 0);
     assert_eq!(server.get_json("/handled"), json!([]));
 }
 
-#[test]
-fn transaction_commits_only_under_a_lock_that_holds() {
-    let Some(server) = state_server(1) else {
-        return;
-    };
+fn transaction_commits_only_under_a_lock_that_holds(server: &Server) {
     assert_eq!(server.get("/fenced?held=no").status, 409);
     assert_eq!(server.get("/counter?name=fenced").status, 500);
     server.get("/fenced?held=yes").ok();
@@ -167,28 +151,20 @@ fn transaction_commits_only_under_a_lock_that_holds() {
     );
 }
 
-#[test]
-fn lock_keeps_others_out() {
-    let Some(server) = state_server(2) else {
-        return;
-    };
+fn lock_keeps_others_out(server: &Server) {
     let count = |name: &str| {
         let counter = server.get_json(&format!("/counter?name={name}"));
         counter["n"].as_u64().expect("a number")
     };
-    let told = at_once(&server, 8, 3, "/count?name=locked");
+    let told = at_once(server, 8, 3, "/count?name=locked");
     assert_eq!(told, HashMap::from([(200, 24)]));
     assert_eq!(count("locked"), 24);
     // The control: the same without the lock loses some.
-    at_once(&server, 8, 3, "/count?name=open&lock=no");
+    at_once(server, 8, 3, "/count?name=open&lock=no");
     assert!(count("open") < 24, "the lock made no difference");
 }
 
-#[test]
-fn every_message_is_handled_and_only_the_hopeless_one_dies() {
-    let Some(server) = state_server(2) else {
-        return;
-    };
+fn every_message_is_handled_and_only_the_hopeless_one_dies(server: &Server) {
     let mut bodies = vec![
         json!({ "do": "retry" }),
         json!({ "do": "raise" }),
@@ -282,25 +258,33 @@ fn template_consumer_finishes_every_order() {
 }
 
 #[test]
-fn project_is_built_when_it_has_changed_and_its_errors_are_shown() {
-    let source = repository().join("examples/hello-python");
-    let Some(project) = third_party::python_project("python-hello", &source) else {
+fn example_runs_and_a_mistake_in_it_is_shown_by_the_build() {
+    let Some(server) = project_server("python-hello", "examples/hello-python", 1) else {
         return;
     };
-    let app = source.join("app.py");
-    let text = fs::read_to_string(&app).expect("an example has a source");
-    let put = |text: &str| fs::write(project.join("app.py"), text).expect("a folder takes a file");
-    put(&text);
-    let server = wrun().serve(&project).start();
     assert_eq!(server.get("/").ok(), "Hello from Python!\n");
     assert_eq!(server.get("/elsewhere").status, 404);
-    drop(server);
-    put(&text.replace("@http.handler\n", ""));
-    let missing = ["could not build", "@http.handler in app.py"];
-    wrun().serve(&project).fail().fails_with(65, &missing);
-    put(&text.replace("Hello", "Good day"));
-    let server = wrun().serve(&project).start();
-    assert_eq!(server.get("/").ok(), "Good day from Python!\n");
+    let project = repository().join("target/third-party/python-hello");
+    let app = project.join("app.py");
+    let text = fs::read_to_string(&app).expect("an example has a source");
+    let build_with = |text: String| {
+        fs::write(&app, text).expect("a folder takes a file");
+        wrun().run(["build".as_ref(), project.as_os_str()])
+    };
+    let forgotten = build_with(text.replace("@http.handler\n", ""));
+    let wrong = build_with(format!("{text}\nimport nothing\n"));
+    let repaired = build_with(text);
+    assert_refused(&forgotten, "@http.handler in app.py");
+    assert_refused(&wrong, "No module named 'nothing'");
+    assert_refused(&wrong, "File \"app.py\", line");
+    repaired.ok();
+}
+
+#[track_caller]
+fn assert_refused(build: &Outcome, says: &str) {
+    assert_eq!(build.code, Some(65), "{build:?}");
+    assert!(build.stderr.contains("could not build"), "{build:?}");
+    assert!(build.stderr.contains(says), "{says} is missing: {build:?}");
 }
 
 /// Makes a project of these files.
@@ -336,19 +320,9 @@ fn python_that_is_missing_or_too_old_is_named() {
     let serve = |path: &Path| wrun().serve(folder.path()).env("PATH", path).fail();
     let tools = wrun_tests::folder();
     serve(tools.path()).fails_with(69, &["cannot run python3", "apt install python3-venv"]);
-    program(&tools.path().join("python3"), "echo 3 9");
+    tool(tools.path(), "python3", "echo 3 9");
     serve(tools.path()).fails_with(69, &["Python 3.9", "3.10"]);
-    program(
-        &tools.path().join("python3"),
-        "case $2 in *print*) echo 3 11;; *) exit 1;; esac",
-    );
+    let version_only = "case $2 in *print*) echo 3 11;; *) exit 1;; esac";
+    tool(tools.path(), "python3", version_only);
     serve(tools.path()).fails_with(69, &["lacks the module venv", "apt install python3-venv"]);
-}
-
-/// Makes a program of a line of shell.
-fn program(path: &Path, line: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::write(path, format!("#!/bin/sh\n{line}\n")).expect("a temporary folder takes files");
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(path, mode).expect("a program can be made executable");
 }

@@ -124,8 +124,16 @@ impl Project {
     /// Runs componentize-py, which imports the entry module: its errors are shown here and not at the first request.
     fn componentize(&self, folder: &Path) -> Result<(), Failure> {
         log::say(&format!("wrun: building {OUTPUT} with componentize-py"));
-        let mut tool = Command::new(in_venv(folder, "bin/componentize-py"));
-        tool.args(["-w", self.world.name(), "componentize", "-p", "."]);
+        let script = in_venv(folder, "bin/componentize-py");
+        if !script.is_file() {
+            let message = format!("{REQUIREMENTS} does not ask for componentize-py");
+            return Err(Failure::new(ExitCode::Unavailable, message)
+                .hint(format!("add the line `{TOOL_LINE}` to {REQUIREMENTS}")));
+        }
+        // The script itself names the interpreter by a path that ends with a move of the folder.
+        let mut tool = Command::new(in_venv(folder, "bin/python"));
+        tool.arg(script)
+            .args(["-w", self.world.name(), "componentize", "-p", "."]);
         if folder.join(VENDOR).is_dir() {
             tool.args(["-p", VENDOR]);
         }
@@ -136,10 +144,8 @@ impl Project {
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let output = tool.output().map_err(|error| {
-            let message = format!("cannot run componentize-py: {error}");
-            Failure::new(ExitCode::Unavailable, message)
-                .hint(format!("add the line `{TOOL_LINE}` to {REQUIREMENTS}"))
+        let output = tool.output().or_fail(ExitCode::Unavailable, || {
+            "cannot run componentize-py".to_owned()
         })?;
         if output.status.success() {
             return Ok(());
@@ -152,18 +158,22 @@ impl Project {
 
     /// Returns what to do about what componentize-py said.
     fn remedy(&self, said: &str) -> String {
-        let Self { entry, world } = self;
         let lacks = |class: &str| said.contains(&format!("has no attribute '{class}'"));
-        let decorator = match () {
-            () if lacks("IncomingHandler") => "@http.handler",
-            () if lacks("Consumer") => "@queue.consumer",
-            () if said.contains("Unable to resolve") => {
-                return format!("it needs the package wrun_sdk, in {VENDOR} or {REQUIREMENTS}");
-            }
-            () => return "see its messages above".to_owned(),
+        let needs = |decorator: &str| {
+            let (world, entry) = (self.world.name(), &self.entry);
+            format!(
+                "world `{world}` in pyproject.toml needs a function with {decorator} in {entry}.py"
+            )
         };
-        let world = world.name();
-        format!("world `{world}` in pyproject.toml needs a function with {decorator} in {entry}.py")
+        if lacks("IncomingHandler") {
+            needs("@http.handler")
+        } else if lacks("Consumer") {
+            needs("@queue.consumer")
+        } else if said.contains("failed to read path for WIT") {
+            format!("the package wrun_sdk is missing: it belongs in {VENDOR}")
+        } else {
+            "see its messages above".to_owned()
+        }
     }
 }
 

@@ -169,17 +169,18 @@ def rows(_request: http.Request) -> http.Response:
 def fenced(request: http.Request) -> http.Response:
     """Writes under a lock that holds, or one that is over before the commit."""
     database = db.open("default")
-    with lock.space("default").acquire("a", "b", ttl=0.1, renew=False) as guard:
-        assert guard.token > 0
-        if request.query["held"] == "yes":
-            guard.extend(30)
-        else:
-            while guard.is_held():
-                time.sleep(0.02)
-        try:
-            database.transaction(lambda tx: tx.execute("INSERT INTO counters VALUES ('fenced', 1)"), fences=[guard])
-        except db.LostFence:
-            return http.json("lost fence", 409)
+    sql = "INSERT INTO counters VALUES ('fenced', 1)"
+    try:
+        with lock.space("default").acquire("a", "b", ttl=0.1, renew=False) as guard:
+            assert guard.token > 0
+            if request.query["held"] == "yes":
+                guard.extend(30)
+            else:
+                while guard.is_held():
+                    time.sleep(0.02)
+            database.transaction(lambda tx: tx.execute(sql), fences=[guard])
+    except db.LostFence:
+        return http.json("lost fence", 409)
     return http.json("written")
 
 
