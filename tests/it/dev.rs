@@ -4,89 +4,13 @@ use crate::{serve, wrun};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use std::fs;
-use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
 use std::time::Duration;
-use wrun_tests::components::{put, read};
-use wrun_tests::guests::guest;
 use wrun_tests::load::Load;
-use wrun_tests::{
-    Connection, Response, SOON, Server, TempDir, eventually, folder, process, repository,
-};
-
-/// How long a build may take, also the first one of the guests' dependencies.
-const BUILD: Duration = Duration::from_secs(300);
+use wrun_tests::workbench::{BUILD, ask, deploy, package, project, when_answers, write_source};
+use wrun_tests::{Response, SOON, Server, eventually, folder, process};
 
 const BROWSER: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
-
-/// Returns a folder whose manifest names a component beside it.
-fn project(component: &str) -> TempDir {
-    let folder = folder();
-    deploy(folder.path(), component);
-    fs::write(
-        folder.path().join("wrun.toml"),
-        "component = \"component.wasm\"\n",
-    )
-    .unwrap();
-    folder
-}
-
-/// Puts a guest in the place of the component.
-fn deploy(folder: &Path, name: &str) {
-    put(folder, &read(&guest(name)));
-}
-
-/// Returns a folder with a Cargo package that answers `text`. It is built beside the other guests, whose dependencies
-/// are its own: only the package itself is compiled, and must have a name of its own.
-fn package(name: &str, text: &str) -> TempDir {
-    let folder = folder();
-    let guests = repository().join("tests/guests");
-    let manifest = format!(
-        "[package]\nname = \"{name}\"\nedition = \"2024\"\n\
-         [dependencies]\nwrun-test-guests = {{ path = '{}' }}\n\
-         [profile.release]\nopt-level = 1\npanic = \"abort\"\nstrip = true\n",
-        guests.join("p2").display()
-    );
-    let cargo = format!(
-        "[build]\ntarget-dir = '{}'\n",
-        guests.join("target").display()
-    );
-    fs::create_dir_all(folder.path().join("src")).unwrap();
-    fs::create_dir_all(folder.path().join(".cargo")).unwrap();
-    fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
-    fs::write(folder.path().join(".cargo/config.toml"), cargo).unwrap();
-    fs::copy(guests.join("Cargo.lock"), folder.path().join("Cargo.lock")).unwrap();
-    write_source(folder.path(), text);
-    folder
-}
-
-/// Writes the package's source as many editors do: a new file that takes the old one's place.
-fn write_source(folder: &Path, text: &str) {
-    let source = format!(
-        "use wrun_test_guests::{{IncomingRequest, ResponseOutparam, handler, response}};\n\
-         handler!(handle);\n\
-         fn handle(_: IncomingRequest, out: ResponseOutparam) {{\n    response::text(out, {text});\n}}\n"
-    );
-    fs::write(folder.join("src/main.rs.new"), source).unwrap();
-    fs::rename(folder.join("src/main.rs.new"), folder.join("src/main.rs")).unwrap();
-}
-
-/// Waits until a program is answered with `text`.
-#[track_caller]
-fn when_answers(server: &Server, text: &str, within: Duration) {
-    eventually(text, within, || {
-        (ask(server, &[]).text() == text).then_some(())
-    });
-}
-
-/// Sends a GET, and waits for the answer as long as a build may take.
-#[track_caller]
-fn ask(server: &Server, headers: &[(&str, &str)]) -> Response {
-    let connection = Connection::try_open(server.addr(), BUILD);
-    let mut connection = connection.expect("the address is there");
-    connection.exchange("GET", "/", headers, &[])
-}
 
 /// Goes to the page as a browser does.
 #[track_caller]
@@ -103,24 +27,18 @@ fn when_shown(server: &Server, text: &str, within: Duration) -> Response {
     })
 }
 
+/// Waits until a browser is shown what it asks for.
+#[track_caller]
+fn when_page_is_gone(server: &Server, within: Duration) {
+    eventually("the page is gone", within, || {
+        (browse(server).status == 200).then_some(())
+    });
+}
+
 /// Counts the lines of the log that begin with `text`.
 fn count(server: &Server, text: &str) -> usize {
     let lines = server.log().lines();
     lines.iter().filter(|line| line.starts_with(text)).count()
-}
-
-/// Returns the ids of all processes below `parent`.
-fn descendants(parent: i32) -> Vec<i32> {
-    let children = process::children(parent);
-    let below = children.iter().flat_map(|child| descendants(*child));
-    below.chain(children.iter().copied()).collect()
-}
-
-#[track_caller]
-fn when_gone(pids: &[i32]) {
-    eventually("no process is left", SOON, || {
-        pids.iter().all(|pid| !process::alive(*pid)).then_some(())
-    });
 }
 
 #[test]
@@ -173,8 +91,9 @@ fn compile_error_is_shown_to_browsers_and_the_last_good_version_goes_on() {
     );
 
     write_source(folder.path(), "\"better\\n\"");
-    when_answers(&server, "better\n", BUILD);
+    when_page_is_gone(&server, BUILD);
     assert_eq!(browse(&server).ok(), "better\n");
+    assert_eq!(server.get("/").ok(), "better\n");
 }
 
 #[test]
@@ -296,9 +215,7 @@ fn migration_that_fails_is_shown_and_the_last_good_version_goes_on() {
     when_shown(&server, "2.sql", SOON);
     assert_eq!(server.get("/").ok(), "hello\n");
     fs::write(folder.path().join("sql/2.sql"), "CREATE TABLE c (d TEXT)").unwrap();
-    eventually("the page is gone", SOON, || {
-        (browse(&server).status == 200).then_some(())
-    });
+    when_page_is_gone(&server, SOON);
 }
 
 #[test]
@@ -320,6 +237,24 @@ fn worker_that_is_started_later_shows_the_error_too() {
 }
 
 #[test]
+fn component_that_handles_messages_alone_is_served_and_says_so() {
+    let folder = project("state_worker");
+    let manifest =
+        "component = \"component.wasm\"\n[databases.default]\n[queues.jobs]\n[consumers.jobs]\n";
+    fs::write(folder.path().join("wrun.toml"), manifest).unwrap();
+    let server = wrun().dev(folder.path()).start();
+    let answer = ask(&server, &[]);
+    assert_eq!(answer.status, 500);
+    assert!(
+        answer.text().contains("handles messages alone"),
+        "{answer:?}"
+    );
+    let job = "{\"do\":\"ack\"}";
+    server.control(["queue", "send", "jobs", job]).ok();
+    server.when_queue("it is handled", |queue| queue.messages == 0);
+}
+
+#[test]
 fn only_dev_can_show_errors() {
     let server = serve("http_hello").start();
     let flags = SockFlag::empty();
@@ -336,109 +271,6 @@ fn only_dev_can_show_errors() {
 }
 
 #[test]
-fn signal_drains_and_leaves_no_process() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let folder = project("http_sleep");
-        let mut server = wrun().dev(folder.path()).start();
-        when_answers(&server, "slept 0 ms\n", SOON);
-        let mut slow = server.connect();
-        slow.send_head("GET", "/?ms=2000", &[]);
-        server.when_in_flight(1);
-        let pids = descendants(server.pid());
-        assert!(pids.len() >= 2, "a supervisor and a worker: {pids:?}");
-        server.signal(signal);
-        assert_eq!(slow.response().ok(), "slept 2000 ms\n");
-        assert_eq!(server.end(SOON).code(), Some(0), "{signal}");
-        when_gone(&pids);
-    }
-}
-
-#[test]
-fn second_signal_ends_at_once() {
-    let folder = project("http_sleep");
-    let mut server = wrun()
-        .dev(folder.path())
-        .flag("--timeout", "10min")
-        .flag("--drain-timeout", "10min")
-        .start();
-    when_answers(&server, "slept 0 ms\n", SOON);
-    let mut slow = server.connect();
-    slow.send_head("GET", "/?ms=600000", &[]);
-    server.when_in_flight(1);
-    let pids = descendants(server.pid());
-    server.signal(Signal::SIGTERM);
-    eventually("it drains", SOON, || {
-        (server.ps()["supervisor"]["state"] == "stopping").then_some(())
-    });
-    server.signal(Signal::SIGTERM);
-    server.end(SOON);
-    slow.try_response().expect_err("the request was cut off");
-    when_gone(&pids);
-}
-
-#[test]
-fn signal_ends_a_build() {
-    let folder = package("dev_endless", "\"never\\n\"");
-    let build = "fn main() { std::thread::sleep(std::time::Duration::from_secs(3600)); }\n";
-    fs::write(folder.path().join("build.rs"), build).unwrap();
-    let mut server = wrun().dev(folder.path()).start();
-    let pids = eventually("the build runs", BUILD, || {
-        let pids = descendants(server.pid());
-        let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        pids.iter()
-            .any(|pid| name(pid).starts_with("build-script"))
-            .then_some(pids)
-    });
-    assert!(server.stop().success());
-    when_gone(&pids);
-}
-
-#[test]
-fn nothing_outlives_a_killed_dev() {
-    let folder = project("http_hello");
-    let mut server = wrun().dev(folder.path()).start();
-    when_answers(&server, "hello\n", SOON);
-    let pids = descendants(server.pid());
-    server.signal(Signal::SIGKILL);
-    server.end(SOON);
-    when_gone(&pids);
-}
-
-#[test]
-fn killed_server_is_started_again_behind_the_same_address() {
-    let folder = project("http_hello");
-    let server = wrun().dev(folder.path()).start();
-    when_answers(&server, "hello\n", SOON);
-    for _ in 0..3 {
-        let supervisor = process::children(server.pid())[0];
-        process::send(supervisor, Signal::SIGKILL);
-        when_gone(&[supervisor]);
-        assert_eq!(ask(&server, &[]).ok(), "hello\n");
-    }
-}
-
-#[test]
-fn stop_ends_dev_too() {
-    let folder = project("http_hello");
-    let mut server = wrun().dev(folder.path()).start();
-    when_answers(&server, "hello\n", SOON);
-    server.control(["stop"]).ok();
-    assert_eq!(server.end(SOON).code(), Some(0));
-}
-
-#[test]
-fn port_in_use_is_an_error_at_once() {
-    let folder = project("http_hello");
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap();
-    wrun()
-        .dev(folder.path())
-        .addr(addr)
-        .fail()
-        .fails_with(69, &[&addr.to_string(), "address in use", "--addr"]);
-}
-
-#[test]
 fn folder_in_use_by_another_server_is_shown() {
     let folder = project("http_hello");
     let first = wrun().dev(folder.path()).start();
@@ -447,4 +279,23 @@ fn folder_in_use_by_another_server_is_shown() {
     let answer = second.get("/");
     assert_eq!(answer.status, 500);
     assert!(answer.text().contains("is used by wrun (pid"), "{answer:?}");
+}
+
+#[test]
+fn what_it_writes_itself_is_no_change() {
+    let folder = project("http_hello");
+    let output = folder.path().join("output.txt");
+    let server = wrun()
+        .dev(folder.path())
+        .after_shell(&format!("exec 1>'{}'", output.display()))
+        .start();
+    when_answers(&server, "hello\n", SOON);
+    assert!(
+        fs::read_to_string(output)
+            .unwrap()
+            .contains("wrun: compiling")
+    );
+    deploy(folder.path(), "http_sleep");
+    when_answers(&server, "slept 0 ms\n", SOON);
+    assert_eq!(server.generation(), 2, "{}", server.log().text());
 }

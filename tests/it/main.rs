@@ -9,6 +9,7 @@ mod consumer;
 mod control;
 mod db;
 mod dev;
+mod dev_processes;
 mod disconnect;
 mod docs;
 mod faults;

@@ -29,6 +29,7 @@ pub mod terminal;
 pub mod third_party;
 pub mod upstream;
 pub mod wait;
+pub mod workbench;
 
 pub use http1::Connection;
 pub use http2::Http2;

@@ -185,8 +185,12 @@ impl<'a> Dev<'a> {
         {
             // Otherwise clients would wait for an answer that never comes.
             let why = "the component handles messages alone";
-            let failure = Failure::new(ExitCode::Unavailable, why);
-            self.stand_in = Some(StandIn::start(&self.listeners, self.fault(failure))?);
+            let fault = Fault {
+                failure: Failure::new(ExitCode::Unavailable, why),
+                output: String::new(),
+                meanwhile: "It handles them while this page is shown.",
+            };
+            self.stand_in = Some(StandIn::start(&self.listeners, fault)?);
         }
         self.watch.settle_build(package.as_deref())
     }
@@ -230,26 +234,28 @@ impl<'a> Dev<'a> {
         if let Some(hint) = &failure.hint {
             log::announce(&format!("  hint: {hint}"));
         }
-        let fault = self.fault(failure);
+        let output = self.output.text();
         let then = match &self.server {
             Some(server) => {
+                let fault = Fault {
+                    failure,
+                    output,
+                    meanwhile: "The last good version still answers every request that is not for a page.",
+                };
                 server.show(fault.html()).await;
                 "the last good version goes on"
             }
             None => {
+                let fault = Fault {
+                    failure,
+                    output,
+                    meanwhile: "There is no version that could be served yet.",
+                };
                 self.stand_in = Some(StandIn::start(&self.listeners, fault)?);
                 "waiting for a change"
             }
         };
         log::announce(&format!("wrun: {what}, {then}"));
         Ok(())
-    }
-
-    fn fault(&self, failure: Failure) -> Fault {
-        Fault {
-            failure,
-            output: self.output.text(),
-            is_served: self.server.is_some(),
-        }
     }
 }

@@ -18,8 +18,8 @@ pub(super) struct Fault {
     pub(super) failure: Failure,
     /// What building had to say.
     pub(super) output: String,
-    /// Whether an older version is served meanwhile.
-    pub(super) is_served: bool,
+    /// What is served nevertheless.
+    pub(super) meanwhile: &'static str,
 }
 
 impl Fault {
@@ -39,15 +39,12 @@ impl Fault {
         let hint = last(&hint, LINE_MAX);
         let output = escape(&self.output);
         let output = last(&output, SHOWN_MAX);
-        let meanwhile = match self.is_served {
-            true => "The last good version still answers every request that is not for a page.",
-            false => "There is no version that could be served yet.",
-        };
+        let meanwhile = self.meanwhile;
         format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta http-equiv=\"refresh\" content=\"2\">\n<title>wrun dev: {message}</title>\n\
              <style>{STYLE}</style>\n</head>\n<body>\n<h1>{message}</h1>\n<p>{hint}</p>\n<pre>{output}</pre>\n\
-             <p>{meanwhile} This page goes away once the error does.</p>\n</body>\n</html>\n"
+             <p>{meanwhile}</p>\n</body>\n</html>\n"
         )
     }
 }
@@ -81,7 +78,7 @@ mod tests {
         Fault {
             failure: failure.hint("see its messages"),
             output: output.to_owned(),
-            is_served: true,
+            meanwhile: "The last good version goes on.",
         }
     }
 
@@ -92,7 +89,7 @@ mod tests {
             "<h1>cargo could not build &lt;app&gt;</h1>",
             "<p>see its messages</p>",
             "error: expected `;`\n --&gt; &lt;script&gt;alert(1)&lt;/script&gt; &amp; so on",
-            "The last good version still answers",
+            "<p>The last good version goes on.</p>",
         ] {
             assert!(html.contains(text), "{html}");
         }
