@@ -98,37 +98,6 @@ fn example_of_wasip3_runs() {
 }
 
 #[test]
-fn javascript_runs() {
-    let Some(server) = serve(third_party::javascript()) else {
-        return;
-    };
-    assert_eq!(server.get("/").ok(), "Hello from JavaScript!\n");
-    assert_eq!(server.get("/elsewhere").status, 404);
-    let mut kept = server.connect();
-    for _ in 0..20 {
-        assert_eq!(kept.get("/").ok(), "Hello from JavaScript!\n");
-    }
-}
-
-#[test]
-fn typescript_with_hono_runs() {
-    let Some(server) = serve(third_party::hono()) else {
-        return;
-    };
-    let response = server.get("/");
-    assert_eq!(response.header("x-middleware"), Some("ran"));
-    assert_eq!(response.ok(), "Hello from Hono!\n");
-    assert_eq!(server.get("/users/ada").ok(), "{\"name\":\"ada\"}");
-    assert_eq!(server.post("/echo", b"some text").ok(), "some text");
-    assert_eq!(server.get("/stream").ok(), "one\ntwo\nthree\n");
-    let failed = server.get("/error");
-    assert_eq!(
-        (failed.status, failed.text()),
-        (500, "caught: asked to fail\n".to_owned())
-    );
-}
-
-#[test]
 fn python_runs() {
     let Some(server) = serve(third_party::python_p3()) else {
         return;

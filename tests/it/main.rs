@@ -21,6 +21,7 @@ mod http2;
 mod inventory;
 mod keyvalue;
 mod keyvalue_atomics;
+mod javascript;
 mod labels;
 mod limits;
 mod lock;

@@ -16,6 +16,7 @@ pub mod load;
 pub mod lock_history;
 pub mod log;
 pub mod murder;
+pub mod npm;
 pub mod outcome;
 pub mod process;
 pub mod project;

@@ -1,7 +1,7 @@
 //! Components in other languages or for other hosts, built with their own tools and kept in `target/third-party`.
 //!
-//! A component is built again only when its sources or its recipe change. If npm or Python is missing
-//! the answer is `None` and a line on stderr, unless `WRUN_TEST_ALL=1` makes that an error.
+//! A component is built again only when its sources or its recipe change. If Python is missing the answer is `None` and a
+//! line on stderr, unless `WRUN_TEST_ALL=1` makes that an error. Those that npm builds are in `npm.rs`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -16,7 +16,6 @@ use crate::repository;
 const TEST_ALL: &str = "WRUN_TEST_ALL";
 const RECIPE_FILE: &str = "recipe";
 const WSTD: &str = "0.6.8";
-const NODE_MAJOR_MIN: u32 = 20;
 const REQUIREMENTS: &str = "requirements.txt";
 /// In the folder of an example: what its user's builds leave there, and a link to the SDK.
 const NOT_SOURCES: [&str; 4] = [".venv", ".wrun", "dist", "vendor"];
@@ -54,29 +53,6 @@ pub fn wasip3_http_proxy() -> Option<PathBuf> {
             .args(["--target-dir", "target"])
             .current_dir(folder));
     }))
-}
-
-/// `examples/hello-js`: JavaScript on StarlingMonkey (0.2).
-pub fn javascript() -> Option<PathBuf> {
-    let example = repository().join("examples/hello-js");
-    npm_build(&Recipe {
-        name: "javascript",
-        steps: "npm 1",
-        sources: in_folder(&example, &["hello.js", "package.json", "wit"]),
-        output: "hello-js.wasm",
-    })
-}
-
-/// `tests/guests/hono`: TypeScript and the framework Hono (0.2).
-pub fn hono() -> Option<PathBuf> {
-    let mut sources = in_folder(&guests_folder().join("hono"), &["app.ts", "package.json"]);
-    sources.push(repository().join("examples/hello-js/wit"));
-    npm_build(&Recipe {
-        name: "hono",
-        steps: "npm 1",
-        sources,
-        output: "hono.wasm",
-    })
 }
 
 /// `tests/guests/python-p3` (0.3).
@@ -152,21 +128,6 @@ fn cargo_example(package: &str, example: &str) -> PathBuf {
     })
 }
 
-fn npm_build(recipe: &Recipe<'_>) -> Option<PathBuf> {
-    if !has_npm() {
-        let what = format!("npm with Node.js {NODE_MAJOR_MIN} or later");
-        return leave_out(recipe.name, &what, "apt install nodejs npm");
-    }
-    Some(recipe.cook(|folder| {
-        run(Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--no-package-lock"])
-            .current_dir(folder));
-        run(Command::new("npm")
-            .args(["run", "build"])
-            .current_dir(folder));
-    }))
-}
-
 fn python_build(name: &str, sources: Vec<PathBuf>, world: &[&str]) -> Option<PathBuf> {
     if !has_python(name) {
         return None;
@@ -213,20 +174,20 @@ fn componentize_py(requirements: &Path) -> PathBuf {
 }
 
 /// How to make one file, and all that decides what is in it.
-struct Recipe<'a> {
+pub(crate) struct Recipe<'a> {
     /// Folder in `target/third-party`.
-    name: &'a str,
+    pub(crate) name: &'a str,
     /// Differs from its earlier self whenever the commands do.
-    steps: &'a str,
+    pub(crate) steps: &'a str,
     /// Files and folders that are copied into the folder first, so that no tool writes to their place.
-    sources: Vec<PathBuf>,
+    pub(crate) sources: Vec<PathBuf>,
     /// What the commands leave in the folder.
-    output: &'a str,
+    pub(crate) output: &'a str,
 }
 
 impl Recipe<'_> {
     /// Returns the output, made by `build` unless an earlier process did.
-    fn cook(&self, build: impl FnOnce(&Path)) -> PathBuf {
+    pub(crate) fn cook(&self, build: impl FnOnce(&Path)) -> PathBuf {
         let parent = repository().join("target/third-party");
         create_folder(&parent);
         let _lock = lock(&parent.join(format!("{}.lock", self.name)));
@@ -252,12 +213,16 @@ impl Recipe<'_> {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{}\n", self.steps);
-        for file in self.sources.iter().flat_map(|source| files_under(source)) {
-            text += &format!("== {}\n{}", file_name(&file), read(&file));
-        }
-        text
+        format!("{}\n{}", self.steps, texts(&self.sources))
     }
+}
+
+/// Returns names and texts of all these files and of those in these folders.
+pub(crate) fn texts(paths: &[PathBuf]) -> String {
+    let files = paths.iter().flat_map(|path| files_under(path));
+    files
+        .map(|file| format!("== {}\n{}", file_name(&file), read(&file)))
+        .collect()
 }
 
 struct Dependency {
@@ -297,20 +262,6 @@ pub(crate) fn leave_out(name: &str, missing: &str, remedy: &str) -> Option<PathB
     None
 }
 
-fn has_npm() -> bool {
-    let Ok(node) = Command::new("node").arg("--version").output() else {
-        return false;
-    };
-    let version = String::from_utf8_lossy(&node.stdout);
-    let major = version
-        .trim_start_matches('v')
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
-    major.is_some_and(|major| major >= NODE_MAJOR_MIN)
-        && succeeds(Command::new("npm").arg("--version"))
-}
-
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdout(Stdio::null())
@@ -327,7 +278,7 @@ fn lock(path: &Path) -> File {
     file
 }
 
-fn in_folder(folder: &Path, names: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn in_folder(folder: &Path, names: &[&str]) -> Vec<PathBuf> {
     names.iter().map(|name| folder.join(name)).collect()
 }
 
@@ -375,12 +326,12 @@ fn create_folder(path: &Path) {
         .unwrap_or_else(|error| panic!("failed to create {}: {error}", path.display()));
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(path)
         .unwrap_or_else(|error| panic!("failed to read {}: {error}", path.display()))
 }
 
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     fs::write(path, text)
         .unwrap_or_else(|error| panic!("failed to write {}: {error}", path.display()));
 }

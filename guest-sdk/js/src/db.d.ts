@@ -177,9 +177,9 @@ export declare class DeniedError extends DbError {}
 /** The request makes no sense: several statements, a wrong number of parameters. */
 export declare class InvalidError extends DbError {}
 /** The engine refused the statement. In a transaction, the transaction goes on without it. */
-export declare class SqlError extends DbError {
+export declare class RefusedError extends DbError {
   /** The SQLSTATE: `23505` for a unique key that is there already. */
-  readonly sqlstate: string;
+  readonly code: string;
   /** The constraint that was violated, where the engine names it. */
   readonly constraint: string | undefined;
 }

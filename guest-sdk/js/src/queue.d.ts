@@ -158,7 +158,7 @@ export declare class NotYoursError extends QueueError {}
 /** The engine refused. */
 export declare class RefusedError extends QueueError {
   /** The SQLSTATE. */
-  readonly sqlstate: string;
+  readonly code: string;
 }
 /** The queue cannot be reached just now. Nothing was taken. */
 export declare class UnavailableError extends QueueError {}

@@ -177,8 +177,7 @@ export class NotYoursError extends QueueError {
 
 export class RefusedError extends QueueError {
   constructor([sqlstate, message]) {
-    super("refused", `${sqlstate}: ${message}`);
-    this.sqlstate = sqlstate;
+    super(sqlstate, `${sqlstate}: ${message}`);
   }
 }
 

@@ -1,8 +1,8 @@
-// A Hono application: routes, a path parameter, JSON, middleware, a streamed answer and an error page.
+// A Hono application: routes, a path parameter, JSON, middleware, a streamed answer, an error page, and shared state.
 
 import { Hono } from "hono";
-import { fire } from "hono/service-worker";
 import { stream } from "hono/streaming";
+import * as db from "@wrun/sdk/db";
 
 const app = new Hono();
 
@@ -21,9 +21,17 @@ app.get("/stream", (context) =>
     }
   }),
 );
+app.get("/visits", (context) => {
+  const visits = db.open("default").transaction((tx) => {
+    tx.execute("CREATE TABLE IF NOT EXISTS visits (at TIMESTAMP)");
+    tx.execute("INSERT INTO visits VALUES ($1)", new Date());
+    return tx.queryOne("SELECT count(*) AS n FROM visits");
+  });
+  return context.json(visits);
+});
 app.get("/error", () => {
   throw new Error("asked to fail");
 });
 app.onError((error, context) => context.text(`caught: ${error.message}\n`, 500));
 
-fire(app);
+export default app;

@@ -18,10 +18,9 @@ export class InvalidError extends DbError {
   }
 }
 
-export class SqlError extends DbError {
+export class RefusedError extends DbError {
   constructor({ code, message, constraint, retryable }) {
-    super("sql", `${code}: ${message}`);
-    this.sqlstate = code;
+    super(code, `${code}: ${message}`);
     this.constraint = constraint;
     this.retryable = retryable;
   }
@@ -80,7 +79,7 @@ export class RowCountError extends DbError {
 const CASES = {
   denied: DeniedError,
   invalid: InvalidError,
-  db: SqlError,
+  db: RefusedError,
   timeout: TimeoutError,
   closed: ClosedError,
   "lost-fence": LostFenceError,

@@ -18,7 +18,7 @@ export function errors() {
     }),
     "db.DeniedError": seen(db.DeniedError, () => db.open("none")),
     "db.InvalidError": seen(db.InvalidError, () => database.query("SELECT $1, $2", 1)),
-    "db.SqlError": seen(db.SqlError, () => database.execute("INSERT INTO numbers VALUES (1000000)")),
+    "db.RefusedError": seen(db.RefusedError, () => database.execute("INSERT INTO numbers VALUES (1000000)")),
     "db.RowCountError": seen(db.RowCountError, () => database.queryOne("SELECT 1 WHERE 1 = 2")),
     "queue.DeniedError": seen(queue.DeniedError, () => queue.send("none", 1)),
     "queue.InvalidError": seen(queue.InvalidError, () =>
@@ -43,7 +43,7 @@ function seen(kind: Function, work: () => unknown) {
     work();
     return "no error";
   } catch (error) {
-    const { name, code, message, retryable, sqlstate } = error as Record<string, unknown>;
-    return { right: error instanceof kind && error instanceof Error, name, code, message, retryable, sqlstate };
+    const { name, code, message, retryable } = error as Record<string, unknown>;
+    return { right: error instanceof kind && error instanceof Error, name, code, message, retryable };
   }
 }
