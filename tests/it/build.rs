@@ -63,6 +63,8 @@ fn path_of_the_component_is_all_that_is_printed() {
 fn guest_begins_with_little_memory_and_sets_its_stack() {
     let files = [("src/main.rs", HANDLER)];
     let small = package("build-small", "", &files);
+    // A server has to be there in time; what its guest is made of may take longer.
+    build(&small).ok();
     let server = wrun().serve(&small).flag("--memory", "512KiB").start();
     assert_eq!(server.get("/").ok(), "shallow\n");
     assert_eq!(server.get("/deep").status, 500);

@@ -47,6 +47,7 @@ mod storage;
 mod streaming;
 mod tidy;
 mod timeouts;
+mod wstd;
 
 use std::fs;
 use wrun_tests::guests::{guest, known_guests};

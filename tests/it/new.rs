@@ -3,7 +3,6 @@
 use crate::wrun;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -11,10 +10,8 @@ use wrun_tests::project::{cargo_in, vacant};
 use wrun_tests::{Outcome, SOON, Server, eventually, folder, repository};
 
 fn new(folder: &Path, lang: &str, template: &str) -> Outcome {
-    let options = ["--lang", lang, "--template", template];
-    let mut args = vec!["new".as_ref(), folder.as_os_str()];
-    args.extend(options.iter().map(OsStr::new));
-    wrun().run(args)
+    let shown = folder.to_str().expect("its path is a text");
+    wrun().run(["new", shown, "--lang", lang, "--template", template])
 }
 
 /// Makes an application in Rust, checks what every one has to be, and starts a server of it.
@@ -168,6 +165,7 @@ fn name_that_no_package_can_have_is_64() {
         let outcome = new(&folder.path().join(name), "rust", "http");
         outcome.fails_with(64, &[name, "letters"]);
     }
+    new(&folder.path().join("deps"), "rust", "http").fails_with(64, &["deps", "another NAME"]);
     assert!(tree(folder.path(), &[]).is_empty());
 }
 

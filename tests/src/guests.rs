@@ -23,7 +23,7 @@ const HOST_ONLY: [&str; 8] = [
     "RUSTFLAGS",
 ];
 
-/// Returns the component of a guest in `tests/guests/{drafts,p2,p3,state}/src/bin`.
+/// Returns the component of a guest in `tests/guests/{drafts,p2,p3,state,wstd}/src/bin`.
 ///
 /// # Panics
 ///
@@ -59,7 +59,7 @@ pub fn example(name: &str) -> PathBuf {
 
 /// Returns every guest's name, sorted.
 pub fn known_guests() -> Vec<String> {
-    let mut names: Vec<String> = ["drafts", "p2", "p3", "state"]
+    let mut names: Vec<String> = ["drafts", "p2", "p3", "state", "wstd"]
         .iter()
         .flat_map(|member| rust_files(&guests_folder().join(member).join("src/bin")))
         .collect();

@@ -48,19 +48,35 @@ pub(super) fn run(args: &NewArgs) -> Result<ExitCode, Failure> {
     print(next.as_bytes())
 }
 
+/// Names of other things in an application's folder, which cargo would mistake it for.
+const TAKEN: [&str; 6] = [
+    "build",
+    "deps",
+    "examples",
+    "incremental",
+    "wrun-sdk",
+    "wrun_sdk",
+];
+
 /// Returns the application's name, if it can be a package's name in every language.
 fn name(folder: &Path) -> Result<&str, Failure> {
+    let refuse = |hint: &str| {
+        let message = format!("{} cannot be the name of an application", folder.display());
+        Failure::new(ExitCode::Usage, message).hint(hint)
+    };
     let name = folder.file_name().and_then(|name| name.to_str());
     let name = name.unwrap_or_default();
     let is_word = |char: char| char.is_ascii_alphanumeric() || char == '-' || char == '_';
+    if TAKEN.contains(&name) {
+        return Err(refuse("choose another NAME, its tools use this one"));
+    }
     if name.starts_with(|char: char| char.is_ascii_alphabetic())
         && name.ends_with(|char: char| char.is_ascii_alphanumeric())
         && name.chars().all(is_word)
     {
         return Ok(name);
     }
-    let message = format!("{} cannot be the name of an application", folder.display());
-    Err(Failure::new(ExitCode::Usage, message).hint(
+    Err(refuse(
         "NAME has letters, digits, - and _, begins with a letter and does not end with - or _",
     ))
 }

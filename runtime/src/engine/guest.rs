@@ -58,7 +58,9 @@ impl fmt::Display for Stopped {
                 }
             }
             Self::Exited(code) => write!(f, "guest exited with code {code}"),
-            Self::Silent => f.write_str("guest never set a response"),
+            Self::Silent => f.write_str(
+                "guest never set a response: its handler has to call response-outparam.set on every path",
+            ),
             Self::Truncated => f.write_str("guest returned before the end of its response"),
             Self::Refused(error) => write!(f, "guest answered with an error: {error}"),
             Self::Invalid(what) => write!(f, "guest gave an invalid response: {what}"),

@@ -56,7 +56,10 @@ fn profile(imports: &[String], exports: &[String]) -> Result<Profile, Failure> {
             return Err(refuse(format!(
                 "the component has no handler: it exports {exports}"
             ))
-            .hint("export wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 or wrun:queue/consumer@0.1.0"));
+            .hint(
+                "export wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 or wrun:queue/consumer@0.1.0, as what \
+                 `wrun new` makes does",
+            ));
         }
     };
     Ok(Profile {

@@ -99,24 +99,20 @@ fn find_component<'a>(
     metadata: &'a Metadata,
     folder: &Path,
 ) -> Result<(&'a Package, &'a Target), Failure> {
-    let manifest = std::fs::canonicalize(folder.join("Cargo.toml"))
-        .or_fail(ExitCode::NoInput, || {
-            format!("cannot read {}", folder.display())
-        })?;
+    let shown = folder.display();
+    let real = std::fs::canonicalize(folder)
+        .or_fail(ExitCode::NoInput, || format!("cannot read {shown}"))?;
+    let manifest = real.join("Cargo.toml");
     let own = metadata
         .packages
         .iter()
-        .find(|it| it.manifest_path == *manifest);
+        .find(|it| it.manifest_path == manifest);
     let packages = own.map_or_else(|| metadata.workspace_default_packages(), |own| vec![own]);
     let components: Vec<_> = packages
         .iter()
         .flat_map(|package| package.targets.iter().map(|target| (*package, target)))
         .filter(|(_, target)| makes_component(target))
         .collect();
-    let preferred = |(package, target): &&(&Package, &Target)| {
-        target.is_bin() && package.default_run.as_ref() == Some(&target.name)
-    };
-    let shown = folder.display();
     match components.as_slice() {
         [only] => Ok(*only),
         [] => Err(Failure::new(
@@ -124,16 +120,26 @@ fn find_component<'a>(
             format!("the package in {shown} builds no component"),
         )
         .hint("it needs a binary, or a library of crate-type cdylib")),
-        several => several.iter().find(preferred).copied().ok_or_else(|| {
-            let names: Vec<_> = several.iter().map(|(_, target)| target.name.as_str()).collect();
-            let names = names.join(", ");
-            Failure::new(
-                ExitCode::Usage,
-                format!("the package in {shown} builds several components: {names}"),
-            )
-            .hint("set `default-run` in Cargo.toml to the one that is meant, or name the folder of one package")
-        }),
+        several => {
+            let default = several.iter().find(|(package, target)| {
+                target.is_bin() && package.default_run.as_ref() == Some(&target.name)
+            });
+            default.copied().ok_or_else(|| ambiguous(folder, several))
+        }
     }
+}
+
+fn ambiguous(folder: &Path, components: &[(&Package, &Target)]) -> Failure {
+    let names = components.iter().map(|(_, target)| target.name.as_str());
+    let names: Vec<_> = names.collect();
+    let message = format!(
+        "the package in {} builds several components: {}",
+        folder.display(),
+        names.join(", ")
+    );
+    Failure::new(ExitCode::Usage, message).hint(
+        "set `default-run` in Cargo.toml to the one to serve, or name the folder of its package",
+    )
 }
 
 fn makes_component(target: &Target) -> bool {
@@ -288,4 +294,29 @@ fn not_built(folder: &Path) -> Failure {
     Failure::new(ExitCode::BadComponent, message).hint(format!(
         "see its messages, or run `cargo build --target {TARGET}` there"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the keys that are given where Cargo.toml says this.
+    fn given(manifest: &str) -> Vec<&'static str> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+        let root = Utf8Path::from_path(folder.path()).unwrap();
+        let profile = open_profile(root).unwrap();
+        profile.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn profile_is_given_key_by_key_where_the_package_leaves_it_open() {
+        let all = ["opt-level", "lto", "codegen-units", "strip"];
+        assert_eq!(given(""), all);
+        assert_eq!(given("[profile.dev]\nlto = false\n"), all);
+        assert_eq!(
+            given("[profile.release]\nopt-level = 3\nlto = false\n"),
+            all[2..]
+        );
+    }
 }

@@ -19,7 +19,10 @@ fn main(request: Request) -> anyhow::Result<Response> {
                 let id = orders::place(&db, &details)?;
                 answer(StatusCode::ACCEPTED, &json!({ "id": id }))
             }
-            Err(_) => answer(StatusCode::BAD_REQUEST, &json!({ "error": "the body is not JSON" })),
+            Err(_) => answer(
+                StatusCode::BAD_REQUEST,
+                &json!({ "error": "the body is not JSON" }),
+            ),
         },
         Route::Look(id) => match orders::state(&db, id)? {
             Some(state) => answer(StatusCode::OK, &json!({ "id": id, "state": state })),

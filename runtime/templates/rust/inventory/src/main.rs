@@ -65,14 +65,23 @@ mod tests {
 
     #[test]
     fn buying_is_a_post() {
-        assert_eq!(route("POST", "/buy/ticket", None), Some(Route::Buy("ticket")));
+        assert_eq!(
+            route("POST", "/buy/ticket", None),
+            Some(Route::Buy("ticket"))
+        );
         assert_eq!(route("GET", "/buy/ticket", None), None);
     }
 
     #[test]
     fn restocking_needs_a_number() {
-        let expected = Route::Restock { item: "ticket", n: 5 };
-        assert_eq!(route("POST", "/restock/ticket", Some("n=5")), Some(expected));
+        let expected = Route::Restock {
+            item: "ticket",
+            n: 5,
+        };
+        assert_eq!(
+            route("POST", "/restock/ticket", Some("n=5")),
+            Some(expected)
+        );
         for query in [None, Some("n=-5"), Some("n=many"), Some("m=5")] {
             assert_eq!(route("POST", "/restock/ticket", query), None);
         }

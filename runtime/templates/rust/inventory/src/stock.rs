@@ -21,15 +21,24 @@ pub fn buy(db: &Database, item: &str) -> Result<Sale, db::Error> {
             Some(left) => left,
         };
         tx.execute("UPDATE stock SET left = left - 1 WHERE item = $1", (item,))?;
-        let order = tx.query_one("INSERT INTO orders (item) VALUES ($1) RETURNING id", (item,))?;
-        Ok(Sale::Sold { order, left: left - 1 })
+        let order = tx.query_one(
+            "INSERT INTO orders (item) VALUES ($1) RETURNING id",
+            (item,),
+        )?;
+        Ok(Sale::Sold {
+            order,
+            left: left - 1,
+        })
     })
 }
 
 /// Returns what is left of each item, as an object.
 pub fn left(db: &Database) -> Result<Value, db::Error> {
     let rows: Vec<(String, i64)> = db.query("SELECT item, left FROM stock ORDER BY item", ())?;
-    Ok(rows.into_iter().map(|(item, left)| (item, Value::from(left))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(item, left)| (item, Value::from(left)))
+        .collect())
 }
 
 /// Adds `n` and returns what is left then; `None` if there is no such item.
