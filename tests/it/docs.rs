@@ -264,7 +264,7 @@ fn command_lines_are_wruns() {
     assert_rule(
         |page| of_blocks(page, &["sh"], parse),
         &[
-            "```sh\nwrun serve\n```",
+            "```sh\nwrun scale\n```",
             "```sh\nwrun ps # fine\ncurl x | wrun serve . --workers none\n```",
             "```sh\ncargo run --release -- stopp\n```",
             "```sh\nwrun serve 'a\n```",

@@ -30,8 +30,9 @@ pub struct Block {
     pub given: String,
     /// The code, with what mdBook includes.
     pub text: String,
-    /// Whether mdBook includes anything: that is tried where it comes from, with the files around it.
-    pub has_include: bool,
+    /// Whether it is not tried on its own: mdBook includes it from a file that is tried with those around it, or its fence
+    /// says `ignore`, as rustdoc's do.
+    pub is_part: bool,
 }
 
 /// Returns every page that people are led to: the README files, the book, and the map of the code.
@@ -90,11 +91,11 @@ impl Page {
                 Event::Start(Tag::CodeBlock(kind)) => {
                     open = true;
                     blocks.push(Block {
-                        language: language(&kind),
+                        language: info(&kind).next().unwrap_or_default().to_owned(),
                         line: self.line(&at),
                         given: std::mem::take(&mut comment),
                         text: String::new(),
-                        has_include: false,
+                        is_part: info(&kind).any(|word| word == "ignore"),
                     });
                 }
                 Event::End(TagEnd::CodeBlock) => open = false,
@@ -107,7 +108,7 @@ impl Page {
             }
         }
         for block in &mut blocks {
-            block.has_include = block.text.lines().any(|line| include(line).is_some());
+            block.is_part |= block.text.lines().any(|line| include(line).is_some());
             block.text = self.with_includes(&block.text);
         }
         blocks
@@ -199,12 +200,13 @@ fn given(html: &str) -> Option<String> {
     Some(inside.trim().to_owned())
 }
 
-fn language(kind: &CodeBlockKind<'_>) -> String {
-    let CodeBlockKind::Fenced(info) = kind else {
-        return String::new();
+/// Returns the words after a fence.
+fn info<'a>(kind: &'a CodeBlockKind<'_>) -> impl Iterator<Item = &'a str> {
+    let info = match kind {
+        CodeBlockKind::Fenced(info) => info,
+        CodeBlockKind::Indented => "",
     };
-    let words = info.split(|char: char| char == ',' || char.is_whitespace());
-    words.map(str::to_owned).next().unwrap_or_default()
+    info.split(|char: char| char == ',' || char.is_whitespace())
 }
 
 fn anchor(heading: &str) -> String {

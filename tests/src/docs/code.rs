@@ -42,7 +42,7 @@ pub fn rust_errors(pages: &[Page]) -> Vec<String> {
             let blocks = page.blocks().into_iter();
             blocks.map(|block| (page.path.clone(), block))
         })
-        .filter(|(_, block)| block.language == "rust" && !block.has_include)
+        .filter(|(_, block)| block.language == "rust" && !block.is_part)
         .collect();
     write_package(&folder, &blocks);
     let output = cargo()
