@@ -15,11 +15,17 @@ use wrun_sdk::http::{self, Request, Response, StatusCode};
 
 #[wrun_sdk::http]
 fn main(request: Request) -> Response {
-    if request.uri().path() == "/deep" {
-        let frame = std::hint::black_box([7_u8; 100 << 10]);
-        return http::text(StatusCode::OK, format!("{}\n", frame[99]));
+    match request.uri().path() {
+        "/deep" => deep(),
+        _ => http::text(StatusCode::OK, "shallow\n"),
     }
-    http::text(StatusCode::OK, "shallow\n")
+}
+
+// Inlined, its frame would be there for every request.
+#[inline(never)]
+fn deep() -> Response {
+    let frame = std::hint::black_box([7_u8; 100 << 10]);
+    http::text(StatusCode::OK, format!("{}\n", frame[99]))
 }
 "#;
 
