@@ -145,7 +145,8 @@ impl Database {
         transaction::run(|| self.begin(options, fences), work)
     }
 
-    /// Begins a transaction that the caller ends: for what [`transaction`](Self::transaction) does not fit.
+    /// Begins a transaction that the caller ends: for what [`transaction`](Self::transaction) does not fit. Its first call
+    /// waits for its turn, and says why if it could not begin.
     pub fn begin(&self, options: TxOptions, fences: &[&Guard]) -> Result<Transaction, Error> {
         let begun = self.0.begin(options, &raw(fences))?;
         Ok(Transaction::new(begun))
