@@ -45,6 +45,11 @@ state-faults rounds="1":
     cargo build --release --workspace
     target/release/state_faults {{rounds}}
 
+# Does what a newcomer does, in each language or in those named: new, build, serve, edit, test
+first-hour *languages:
+    cargo build --release
+    tests/first-hour.sh {{languages}}
+
 # Does what CI does
 ci:
     .ci/run

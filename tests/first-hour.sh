@@ -72,10 +72,9 @@ for language in "${languages[@]}"; do
     "$wrun" new "shop-$language" --lang "$language" --template inventory
     cd "shop-$language"
     case $language in
-        rust) source=src/main.rs; try=(cargo test --quiet) ;;
-        js) source=src/app.js; try=(npm test) ;;
-        ts) source=src/app.ts; try=(npm test) ;;
-        python) source=app.py; try=(python3 -m unittest) ;;
+        rust) sources=(src/*) try=(cargo test --quiet) ;;
+        js | ts) sources=(src/*) try=(npm test) ;;
+        python) sources=(app.py) try=(env PYTHONPATH=vendor python3 -m unittest) ;;
         *) fail "there is no language $language" ;;
     esac
 
@@ -87,9 +86,9 @@ for language in "${languages[@]}"; do
 
     start "$scratch/$language-dev.log" dev .
     until_told 'sold out'
-    sed -i 's/sold out/all gone/' "$source"
+    sed -i 's/sold out/all gone/' "${sources[@]}"
     until_told 'all gone'
-    sed -i 's/all gone/sold out/' "$source"
+    sed -i 's/all gone/sold out/' "${sources[@]}"
     until_told 'sold out'
     stop
 
