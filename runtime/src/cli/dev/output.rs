@@ -11,6 +11,9 @@ use tokio::net::unix::pipe::Receiver;
 /// How many bytes are kept.
 const KEPT_MAX: usize = 64 << 10;
 
+/// How many are read at a time.
+const READ_MAX: usize = 4096;
+
 /// A pipe that is read from until this process ends.
 pub(super) struct Output {
     reader: Receiver,
@@ -32,8 +35,11 @@ impl Output {
         let output = open().or_fail(ExitCode::System, || "cannot make a pipe".to_owned())?;
         let reading = Arc::clone(&output);
         tokio::spawn(async move {
+            let mut bytes = [0; READ_MAX];
             while reading.reader.readable().await.is_ok() {
-                reading.take();
+                while let Ok(len @ 1..) = reading.reader.try_read(&mut bytes) {
+                    reading.pass_on(&bytes[..len]);
+                }
             }
         });
         Ok(output)
@@ -46,16 +52,21 @@ impl Output {
 
     /// Takes in what was written until now.
     pub(super) fn take(&self) {
-        let mut bytes = [0; 4096];
-        while let Ok(len @ 1..) = self.reader.try_read(&mut bytes) {
-            // Without a reader there are still those who look at the page.
-            let _ = io::stdout().write_all(&bytes[..len]);
-            let _ = io::stdout().flush();
-            let mut kept = self.kept();
-            kept.extend(&bytes[..len]);
-            let surplus = kept.len().saturating_sub(KEPT_MAX);
-            kept.drain(..surplus);
+        let mut bytes = [0; READ_MAX];
+        // The event loop may not have heard of it yet, so it is not asked.
+        while let Ok(len @ 1..) = nix::unistd::read(&self.reader, &mut bytes) {
+            self.pass_on(&bytes[..len]);
         }
+    }
+
+    fn pass_on(&self, bytes: &[u8]) {
+        // Without a reader there are still those who look at the page.
+        let _ = io::stdout().write_all(bytes);
+        let _ = io::stdout().flush();
+        let mut kept = self.kept();
+        kept.extend(bytes);
+        let surplus = kept.len().saturating_sub(KEPT_MAX);
+        kept.drain(..surplus);
     }
 
     /// Forgets what was kept.
