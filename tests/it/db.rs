@@ -226,13 +226,13 @@ fn transaction_that_only_reads_writes_nothing_and_sees_one_snapshot() {
     let server = with_table();
     let select = json!({ "op": "tx_query", "sql": "SELECT id FROM t" });
     let results = server.script(&json!([
-        { "op": "begin", "read_only": true }, { "op": "execute", "sql": "INSERT INTO t VALUES (1)" }, select, insert(2),
-        { "op": "mark", "id": "a" }, { "op": "commit" },
+        { "op": "begin", "read_only": true }, select, { "op": "execute", "sql": "INSERT INTO t VALUES (1)" }, select,
+        insert(2), { "op": "mark", "id": "a" }, { "op": "commit" },
     ]));
-    ok(&results[1]);
-    assert_eq!(rows(&results[2]), &json!([]));
-    assert_eq!([error(&results[3]), error(&results[4])], ["25006", "25006"]);
-    ok(&results[5]);
+    ok(&results[2]);
+    assert_eq!([rows(&results[1]), rows(&results[3])], [&json!([]); 2]);
+    assert_eq!([error(&results[4]), error(&results[5])], ["25006", "25006"]);
+    ok(&results[6]);
     assert_has(&server, &[1]);
 }
 
