@@ -69,7 +69,10 @@ impl Store for Draft {
     }
 
     fn see(&self, _key: &str) -> Result<Infallible, Failure> {
-        unimplemented!("this draft has no compare-and-swap")
+        Err(Failure(
+            "unsupported",
+            "this draft has no compare-and-swap".to_owned(),
+        ))
     }
 
     fn current(cas: &Infallible) -> Result<Option<Vec<u8>>, Failure> {
