@@ -276,7 +276,10 @@ fn find_source(args: &ServeArgs, manifest: &Manifest, base: &Base) -> Result<Sou
     let path = &args.path;
     let is_manifest = path.extension().is_some_and(|ext| ext == "toml");
     let path = match &manifest.component {
-        Some(component) if is_manifest || path.is_dir() => base.folder.join(component),
+        // Shown to people: `shop` reads better than `shop/.`.
+        Some(component) if is_manifest || path.is_dir() => {
+            base.folder.join(component).components().collect()
+        }
         _ if is_manifest => base.folder.clone(),
         _ => path.clone(),
     };

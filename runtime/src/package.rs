@@ -11,6 +11,8 @@ mod python;
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -44,12 +46,26 @@ impl Language {
 
 /// Builds the package in `folder` and returns the component's file.
 pub fn build(folder: &Path) -> Result<PathBuf, Failure> {
-    match Language::of(folder) {
-        Some(Language::Rust) => cargo::build(folder),
-        Some(Language::JavaScript) => javascript::build(folder),
-        Some(Language::Python) => python::build(folder),
-        None => Err(no_package(folder)),
+    let language = Language::of(folder).ok_or_else(|| no_package(folder))?;
+    let _turn = turn(folder)?;
+    match language {
+        Language::Rust => cargo::build(folder),
+        Language::JavaScript => javascript::build(folder),
+        Language::Python => python::build(folder),
     }
+}
+
+/// Waits until nobody else builds in `folder`, for as long as the file lives: two that install or write at a time would
+/// break each other's work.
+fn turn(folder: &Path) -> Result<File, Failure> {
+    let locked = || {
+        let file = File::open(folder)?;
+        file.lock()?;
+        io::Result::Ok(file)
+    };
+    locked().or_fail(ExitCode::NoInput, || {
+        format!("cannot lock {} to build in it", folder.display())
+    })
 }
 
 /// Returns the error for a folder that holds nothing to build.
@@ -65,7 +81,22 @@ pub fn no_package(folder: &Path) -> Failure {
 
 /// Returns a copy of this process's stdout for a tool's messages.
 fn stdout() -> Result<Stdio, Failure> {
-    let fd = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned();
+    let fd = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned();
     fd.map(Stdio::from)
         .or_fail(ExitCode::System, || "cannot copy stdout".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_build_of_a_folder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = || File::open(folder.path()).unwrap().try_lock();
+        let turn = turn(folder.path()).unwrap();
+        assert!(other().is_err());
+        drop(turn);
+        assert!(other().is_ok());
+    }
 }

@@ -3,6 +3,7 @@
 //! Goes by content and not by time, so that a copy or a checkout of the same sources is built once.
 
 use sha2::{Digest as _, Sha256};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ impl Fresh {
         skip: &[&str],
     ) -> io::Result<Self> {
         let mut files = Vec::new();
-        collect(folder, skip, &mut files)?;
+        collect(folder, skip, &mut HashSet::new(), &mut files)?;
         files.sort();
         let mut hash = Sha256::new();
         add(&mut hash, recipe.as_bytes());
@@ -76,16 +77,24 @@ fn hex(hash: Sha256) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Collects the files in `folder` and the folders in it. Links to folders are not followed: they may lead back.
-fn collect(folder: &Path, skip: &[&str], files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Collects the files in `folder` and the folders in it, each folder once: a link may lead back to one that was `seen`.
+fn collect(
+    folder: &Path,
+    skip: &[&str],
+    seen: &mut HashSet<PathBuf>,
+    files: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    if !seen.insert(folder.canonicalize()?) {
+        return Ok(());
+    }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
         if skip.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            collect(&path, skip, files)?;
+        if path.is_dir() {
+            collect(&path, skip, seen, files)?;
         } else if path.is_file() {
             files.push(path);
         }
@@ -96,6 +105,7 @@ fn collect(folder: &Path, skip: &[&str], files: &mut Vec<PathBuf>) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
     use tempfile::TempDir;
 
     /// A folder with two sources and an output that was built from them.
@@ -152,6 +162,16 @@ mod tests {
         fs::write(folder.path().join("src/cache/x"), "x").unwrap();
         fs::write(folder.path().join("dist/x"), "x").unwrap();
         assert!(look(&folder).is_fresh());
+    }
+
+    #[test]
+    fn linked_folder_counts_and_a_link_that_leads_back_does_no_harm() {
+        let (folder, linked) = (built(), tempfile::tempdir().unwrap());
+        symlink(folder.path(), folder.path().join("src/back")).unwrap();
+        symlink(linked.path(), folder.path().join("vendor")).unwrap();
+        assert!(look(&folder).is_fresh());
+        fs::write(linked.path().join("sdk.py"), "").unwrap();
+        assert!(!look(&folder).is_fresh());
     }
 
     #[test]
