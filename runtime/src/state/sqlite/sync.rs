@@ -24,6 +24,7 @@
 //! can show what a power failure in the next milliseconds undoes.
 
 use super::SyncFn;
+use super::company::Company;
 use super::messages::Stored;
 use super::shared::{Shared, Watchdog};
 use std::fs::File;
@@ -32,6 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What is called when a commit is durable.
@@ -62,24 +64,26 @@ pub(super) fn run(
     let watchdog = Watchdog(shared);
     let shared = &watchdog.0;
     let mut synced = 0;
-    while let Ok(first) = commits.recv() {
-        let mut group = vec![first];
-        group.extend(commits.try_iter());
+    let mut company = Company::default();
+    while let Some(group) = company.next(commits) {
         // Read before the sync: what is committed meanwhile needs another one.
         let written = shared.log.commits.load(Ordering::Acquire);
         if written != synced && group.iter().any(|commit| commit.durable) {
+            let begin = Instant::now();
             if let Err(error) = sync(&shared.wal) {
                 // The acknowledgements are dropped: those who wait learn that nobody knows.
                 shared.fail(format!("the sync of the write-ahead log failed: {error}"));
                 return;
             }
             synced = written;
+            company.synced(begin.elapsed());
             shared.syncs.fetch_add(1, Ordering::Relaxed);
         }
         // Another thread may have seen a sync fail.
         if shared.check().is_err() {
             return;
         }
+        company.acknowledged(&group);
         for commit in group {
             if !commit.stored.is_empty() {
                 // Nobody may want to know.
