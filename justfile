@@ -40,6 +40,10 @@ bench-state *args:
     cargo build --release --workspace
     target/release/bench_state {{args}}
 
+# Feeds what wrun is given by others from a fuzzer, for so many seconds for each kind
+fuzz seconds="60" *targets:
+    tests/fuzz/run {{seconds}} {{targets}}
+
 # Sells and charges while workers and the state process are killed, and checks the books
 state-faults rounds="1":
     cargo build --release --workspace

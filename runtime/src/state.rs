@@ -33,3 +33,5 @@ fn wall_ms() -> u64 {
 
 #[cfg(test)]
 mod conformance;
+#[cfg(any(test, feature = "fuzz"))]
+mod dice;

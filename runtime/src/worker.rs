@@ -12,6 +12,8 @@ mod consume;
 mod drain;
 mod error_page;
 mod framing;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod gate;
 mod pace;
 mod request_body;

@@ -138,7 +138,7 @@ fn arrows(source: &Source) -> Vec<String> {
         return Vec::new();
     };
     let module = path.split(['/', '.']).next().unwrap_or_default();
-    if matches!(module, "lib" | "main") {
+    if matches!(module, "lib" | "main" | "fuzz") {
         return Vec::new();
     }
     let place = |name: &str| CHAIN.iter().position(|link| *link == name);
@@ -202,7 +202,9 @@ fn file_says_what_it_is(source: &Source) -> Vec<String> {
 }
 
 fn file_is_short(source: &Source) -> Vec<String> {
-    let is_tests = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
+    let is_tests = |path: &str| {
+        path.ends_with("/tests.rs") || path.contains("/tests/") || path.ends_with("/model.rs")
+    };
     if source.in_runtime().is_some_and(is_tests) {
         return Vec::new();
     }

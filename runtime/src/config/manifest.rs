@@ -92,7 +92,7 @@ impl Manifest {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         toml::from_str(text).map_err(|error: toml::de::Error| {
             let line = error
                 .span()

@@ -4,6 +4,9 @@
 //! that was checked is the one that is dialled, so no resolver can answer differently the second time. Redirects are the
 //! guest's business: each hop is a request of its own.
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
+
 use crate::config::{Grant, bare};
 use http::{HeaderName, Request, Response, Uri};
 use http_body_util::BodyExt as _;

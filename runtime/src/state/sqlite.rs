@@ -7,10 +7,13 @@
 mod authorizer;
 mod backup;
 mod checkpoint;
+mod company;
 mod connection;
 mod convert;
 mod database;
 mod error;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 pub mod messages;
 mod migrate;
 mod prepared;

@@ -313,7 +313,9 @@ impl LockTable {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod history;
+#[cfg(any(test, feature = "fuzz"))]
 mod model;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@
 //! wait until that one is gone. So order is kept at the price that a delayed or failing message holds up its lane.
 //! Messages without a key wait for nobody.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod model;
 mod places;
 mod takers;
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl Keys {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

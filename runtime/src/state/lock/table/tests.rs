@@ -1,8 +1,8 @@
-//! The lock table: one fact per test, and random histories against [`Model`] and a [`Witness`].
+//! The lock table: one fact per test, and random histories.
 
-use super::model::{Answer, Model, Seen, Step};
+use super::history::{Fault, play};
 use super::*;
-use std::collections::BTreeMap;
+use crate::state::dice::Dice;
 
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);
@@ -71,17 +71,9 @@ fn refusal(error: LockError) -> Poll<Result<u64, LockError>> {
     Poll::Ready(Err(error))
 }
 
-fn is_empty(table: &LockTable) -> bool {
-    table.keys.is_empty()
-        && table.guards.is_empty()
-        && table.sessions.is_empty()
-        && table.alarms.is_empty()
-        && table.withheld.is_empty()
-}
-
 #[track_caller]
 fn assert_empty(table: &LockTable) {
-    assert!(is_empty(table), "{table:?}");
+    assert!(table.is_empty(), "{table:?}");
 }
 
 #[test]
@@ -562,302 +554,15 @@ fn status_lists_held_locks_by_name() {
     assert_eq!(table.status(500), expected);
 }
 
-/// A fault of the tried table, put in by changing what it is told.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fault {
-    None,
-    /// It grants keys that others hold.
-    GrantsHeldKeys,
-    /// Pins keep nothing.
-    IgnoresPins,
-    /// A sign of life prolongs nothing.
-    IgnoresHeartbeats,
-    /// What a dead session held is kept.
-    IgnoresDeath,
-    /// It grants while others may still hold on from before.
-    IgnoresSuspend,
-    /// Its timer stands still.
-    IgnoresTime,
-}
-
-impl Fault {
-    /// Does a step the faulty way.
-    fn step(self, table: &mut LockTable, step: &Step, now: Millis) -> Seen {
-        match (self, step) {
-            (Self::GrantsHeldKeys, Step::Acquire(id, asked)) => {
-                let space = format!("{id:?}");
-                let asked = Acquire {
-                    space,
-                    ..asked.clone()
-                };
-                table.step(&Step::Acquire(*id, asked), now)
-            }
-            (Self::IgnoresPins, Step::Pin(ids)) => {
-                let seen = table.step(step, now);
-                if seen.0 == Answer::Result(Ok(())) {
-                    table.unpin(ids, now);
-                }
-                seen
-            }
-            (Self::IgnoresPins, Step::Unpin(_))
-            | (Self::IgnoresHeartbeats, Step::Heartbeat(_))
-            | (Self::IgnoresDeath, Step::End(_))
-            | (Self::IgnoresSuspend, Step::Suspend) => table.step(&Step::Expire, now),
-            (Self::IgnoresTime, _) => table.step(step, 0),
-            _ => table.step(step, now),
-        }
-    }
-}
-
-/// Random numbers that a seed repeats (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
-
-/// What is true of any correct table, told from outside: no key has two holders, tokens grow, pins keep.
-#[derive(Default)]
-struct Witness {
-    wanted: BTreeMap<GuardId, Vec<String>>,
-    holders: BTreeMap<String, GuardId>,
-    tokens: BTreeMap<String, u64>,
-    pinned: Vec<GuardId>,
-    given_up: Vec<GuardId>,
-}
-
-impl Witness {
-    fn note(&mut self, step: &Step, (answer, effects): &Seen) -> Result<(), String> {
-        match step {
-            Step::Acquire(id, asked) if !is_invalid(answer) => {
-                self.wanted.insert(*id, asked.keys.clone());
-                self.given_up.retain(|given_up| given_up != id);
-            }
-            Step::Release(id) | Step::Drop(id) => self.given_up.push(*id),
-            Step::End(session) => {
-                let ended = self.wanted.keys().filter(|id| id.session == *session);
-                self.given_up.extend(ended);
-            }
-            Step::Pin(ids) if *answer == Answer::Result(Ok(())) => self.pinned.extend(ids),
-            Step::Unpin(ids) => {
-                for id in ids {
-                    let at = self.pinned.iter().position(|pinned| pinned == id);
-                    at.map(|at| self.pinned.swap_remove(at));
-                }
-            }
-            _ => {}
-        }
-        let (given_up, pinned) = (&self.given_up, &self.pinned);
-        self.holders
-            .retain(|_, id| !given_up.contains(id) || pinned.contains(id));
-        if let (Step::Acquire(id, _), Answer::Acquired(Poll::Ready(Ok(token)))) = (step, answer) {
-            self.grant(*id, *token)?;
-        }
-        for effect in effects {
-            match effect {
-                Effect::Granted { guard, token } => self.grant(*guard, *token)?,
-                Effect::Lost { guard } if self.pinned.contains(guard) => {
-                    return Err(format!("{guard:?} was lost while pinned"));
-                }
-                Effect::Lost { guard } => self.holders.retain(|_, id| id != guard),
-                Effect::Refused { .. } => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn grant(&mut self, id: GuardId, token: u64) -> Result<(), String> {
-        for key in &self.wanted[&id] {
-            if let Some(holder) = self.holders.insert(key.clone(), id) {
-                return Err(format!("{id:?} was granted {key}, which {holder:?} holds"));
-            }
-            let last = self.tokens.insert(key.clone(), token).unwrap_or(0);
-            if token <= last {
-                return Err(format!("token {token} came after {last}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_invalid(answer: &Answer) -> bool {
-    let Answer::Acquired(acquired) = answer else {
-        return false;
-    };
-    matches!(acquired, Poll::Ready(Err(LockError::Invalid(_))))
-}
-
-/// A random history of a table, and those who watch it.
-struct History {
-    dice: Dice,
-    now: Millis,
-    table: LockTable,
-    fault: Fault,
-    model: Model,
-    /// Knows what happens first within a step only if no time passes in it.
-    witness: Option<Witness>,
-    guards: Vec<GuardId>,
-    pins: Vec<Vec<GuardId>>,
-    ceiling: u64,
-}
-
-impl History {
-    fn new(seed: u64, fault: Fault) -> Self {
-        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let ceiling = dice.pick(&[1, 3, 10, 1000]);
-        Self {
-            now: 0,
-            table: LockTable::new(1..ceiling),
-            fault,
-            model: Model::new(1..ceiling),
-            witness: (dice.below(2) == 0).then(Witness::default),
-            guards: Vec::new(),
-            pins: Vec::new(),
-            ceiling,
-            dice,
-        }
-    }
-
-    /// Does a step on both tables, and compares them.
-    fn step(&mut self, step: &Step) -> Result<(), String> {
-        let seen = self.fault.step(&mut self.table, step, self.now);
-        if let Some(witness) = &mut self.witness {
-            witness.note(step, &seen)?;
-        }
-        let right = self.model.step(step, self.now);
-        if seen != right {
-            return Err(format!("{step:?} at {}: {seen:?}, not {right:?}", self.now));
-        }
-        if let (Step::Pin(ids), Answer::Result(Ok(()))) = (step, &seen.0) {
-            self.pins.push(ids.clone());
-        }
-        Ok(())
-    }
-
-    fn random_step(&mut self) -> Step {
-        let session = SessionId(self.dice.below(3));
-        let last = self.guards.len().saturating_sub(8);
-        let recent = &self.guards[last..];
-        let id = if recent.is_empty() {
-            guard(session, 0)
-        } else {
-            self.dice.pick(recent)
-        };
-        match self.dice.below(20) {
-            0..7 => self.random_acquire(session),
-            7..10 => Step::Release(id),
-            10 => Step::Drop(id),
-            11 => Step::Extend(id, self.dice.pick(&[1, 100, 300])),
-            12 | 13 => Step::Heartbeat(session),
-            14 => self.random_pin(id),
-            15 if !self.pins.is_empty() => {
-                let at = self.dice.below(self.pins.len() as u64) as usize;
-                Step::Unpin(self.pins.swap_remove(at))
-            }
-            16 => {
-                self.ceiling += self.dice.below(4);
-                Step::Raise(self.ceiling)
-            }
-            17 if self.dice.below(3) == 0 => Step::Suspend,
-            18 if self.dice.below(3) == 0 => Step::End(session),
-            18 => Step::Resume,
-            _ => Step::Expire,
-        }
-    }
-
-    fn random_acquire(&mut self, session: SessionId) -> Step {
-        let count = self.dice.pick(&[1, 1, 1, 2, 3]);
-        let keys = (0..count)
-            .map(|_| self.dice.pick(&["a", "b", "c", "d"]).to_owned())
-            .collect();
-        let request = Acquire::new("s".to_owned(), keys, self.dice.below(2));
-        let request = Acquire {
-            wait_ms: self.dice.pick(&[0, 30, 100, 400]),
-            ttl_ms: self.dice.pick(&[100, 200]),
-            renew: self.dice.below(2) == 0,
-            ..request
-        };
-        let again = self.dice.below(40) == 0 && !self.guards.is_empty();
-        let id = if again {
-            self.dice.pick(&self.guards)
-        } else {
-            guard(session, self.guards.len() as u64)
-        };
-        self.guards.push(id);
-        Step::Acquire(id, request)
-    }
-
-    fn random_pin(&mut self, id: GuardId) -> Step {
-        let mut ids = vec![id];
-        let held = self.model.all_held();
-        if !held.is_empty() {
-            ids = vec![self.dice.pick(&held)];
-            let second = self.dice.pick(&held);
-            if !ids.contains(&second) {
-                ids.push(second);
-            }
-        }
-        Step::Pin(ids)
-    }
-
-    /// Lets time pass and takes a random step.
-    fn go_on(&mut self) -> Result<(), String> {
-        self.now += self.dice.pick(&[0, 0, 0, 1, 10, 30, 100]);
-        if self.witness.is_some() || self.dice.below(4) == 0 {
-            self.step(&Step::Expire)?;
-        }
-        let step = self.random_step();
-        self.step(&step)
-    }
-
-    /// Lets all that hold let go, until nobody waits; then nothing may be left.
-    fn end(mut self) -> Result<(), String> {
-        self.step(&Step::Expire)?;
-        for ids in std::mem::take(&mut self.pins) {
-            self.step(&Step::Unpin(ids))?;
-        }
-        self.step(&Step::Raise(self.ceiling + 1000))?;
-        self.step(&Step::Resume)?;
-        while self.model.waiting() > 0 {
-            let held = self.model.all_held();
-            if held.is_empty() {
-                return Err("somebody waits for keys that nobody holds".to_owned());
-            }
-            for id in held {
-                self.step(&Step::Release(id))?;
-            }
-        }
-        for session in 0..3 {
-            self.step(&Step::End(SessionId(session)))?;
-        }
-        if !is_empty(&self.table) {
-            return Err(format!("something is left: {:?}", self.table));
-        }
-        Ok(())
-    }
-}
-
-fn play(seed: u64, fault: Fault) -> Result<(), String> {
-    let mut history = History::new(seed, fault);
-    for _ in 0..40 {
-        history.go_on()?;
-    }
-    history.end()
+/// Plays a random history.
+fn random(seed: u64, fault: Fault) -> Result<(), String> {
+    play(Dice::Seeded(seed), fault, 40)
 }
 
 #[test]
 fn a_hundred_thousand_random_histories_are_correct() {
     for seed in 0..100_000 {
-        if let Err(complaint) = play(seed, Fault::None) {
+        if let Err(complaint) = random(seed, Fault::None) {
             panic!("history {seed}: {complaint}");
         }
     }
@@ -875,7 +580,7 @@ fn faulty_tables_are_noticed() {
     ];
     for fault in faults {
         assert!(
-            (0..100).any(|seed| play(seed, fault).is_err()),
+            (0..100).any(|seed| random(seed, fault).is_err()),
             "{fault:?} was not noticed"
         );
     }
@@ -887,7 +592,7 @@ fn witness_alone_notices_two_holders_and_lost_pins() {
         (Fault::GrantsHeldKeys, "holds"),
         (Fault::IgnoresPins, "while pinned"),
     ] {
-        let mut complaints = (0..1000).filter_map(|seed| play(seed, fault).err());
+        let mut complaints = (0..1000).filter_map(|seed| random(seed, fault).err());
         assert!(
             complaints.any(|complaint| complaint.contains(expected)),
             "{fault:?}"

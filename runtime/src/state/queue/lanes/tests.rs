@@ -1,7 +1,5 @@
 //! Facts about lanes, one each. `model` checks them all at once, on many histories.
 
-mod model;
-
 use super::*;
 
 const FIRST: SessionId = SessionId(1);

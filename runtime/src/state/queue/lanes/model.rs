@@ -3,40 +3,16 @@
 //! The model looks at every message each time, so it is slow and easy to believe. That it notices faults is shown by
 //! lanes that are made faulty.
 
-use super::super::*;
+use super::*;
+use crate::state::dice::Dice;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Histories of an ordinary test run.
-const HISTORIES: u64 = 100_000;
-/// In how many histories a fault has to show.
-const CONTROL_HISTORIES: u64 = 500;
-const EVENTS: u64 = 40;
-
-#[test]
-fn every_effect_is_due_and_none_is_missing() {
-    for seed in 0..HISTORIES {
-        if let Err(fault) = History::new(seed, Fault::None).run() {
-            panic!("history {seed}: {fault}");
-        }
-    }
-}
-
-#[test]
-fn model_notices_faulty_lanes() {
-    let faults = [
-        Fault::KeysIgnored,
-        Fault::MessageLost,
-        Fault::CreditDoubled,
-        Fault::ReceiptIgnored,
-        Fault::DeliveredTwice,
-        Fault::TriedOnceMore,
-        Fault::AckIgnored,
-        Fault::WokenLate,
-        Fault::NeverAlone,
-    ];
-    for fault in faults {
-        let mut histories = (0..CONTROL_HISTORIES).map(|seed| History::new(seed, fault));
-        assert!(histories.any(|history| history.run().is_err()), "{fault:?}");
+/// Plays the history that a fuzzer chooses.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let dice = Dice::Chosen(bytes.to_vec().into());
+    if let Err(fault) = History::new(dice, Fault::None).run(1000) {
+        panic!("{fault}");
     }
 }
 
@@ -55,36 +31,9 @@ enum Fault {
     NeverAlone,
 }
 
-/// Numbers that look random and are the same for the same seed (splitmix64).
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.0;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^ (number >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        let count = from.len() as u64;
-        (count > 0).then(|| from[self.below(count) as usize])
-    }
-}
-
 /// One history: lanes, the model, and what happens to both.
 struct History {
-    random: Random,
+    dice: Dice,
     lanes: Lanes,
     fault: Fault,
     model: Model,
@@ -95,20 +44,19 @@ struct History {
 }
 
 impl History {
-    fn new(seed: u64, fault: Fault) -> Self {
-        let mut random = Random(seed);
+    fn new(mut dice: Dice, fault: Fault) -> Self {
         let policy = Policy {
-            max_attempts: 1 + random.below(4) as u32,
-            visibility_ms: 1 + random.below(30),
-            backoff_ms: random.below(8),
-            backoff_max_ms: random.below(30),
+            max_attempts: 1 + dice.below(4) as u32,
+            visibility_ms: 1 + dice.below(30),
+            backoff_ms: dice.below(8),
+            backoff_max_ms: dice.below(30),
         };
-        let mut jitter = random.clone();
+        let mut jitter = dice.clone();
         let lanes = Lanes::new(faulty_policy(&policy, fault), move |max| {
             jitter.below(max.saturating_add(1))
         });
         Self {
-            random,
+            dice,
             lanes,
             fault,
             model: Model::new(policy),
@@ -118,10 +66,14 @@ impl History {
         }
     }
 
-    fn run(mut self) -> Result<(), String> {
-        for _ in 0..EVENTS {
+    /// Has so many events happen at most, and returns what was wrong.
+    fn run(mut self, events: usize) -> Result<(), String> {
+        for _ in 0..events {
+            if self.dice.is_over() {
+                break;
+            }
             self.event()?;
-            if !self.random.one_in(4) {
+            if !self.dice.one_in(4) {
                 self.step()?;
             }
         }
@@ -129,7 +81,7 @@ impl History {
     }
 
     fn event(&mut self) -> Result<(), String> {
-        match self.random.below(32) {
+        match self.dice.below(32) {
             0..6 => self.add(),
             6..12 => self.credit(),
             12..20 => self.settle()?,
@@ -137,29 +89,29 @@ impl History {
             25 => self.extend()?,
             26 | 27 => self.leave(),
             28 => self.take_back(),
-            29 if self.random.one_in(3) => self.purge()?,
-            30 if self.random.one_in(3) => self.forget()?,
-            31 if self.random.one_in(3) => self.set_policy()?,
+            29 if self.dice.one_in(3) => self.purge()?,
+            30 if self.dice.one_in(3) => self.forget()?,
+            31 if self.dice.one_in(3) => self.set_policy()?,
             _ => {}
         }
         Ok(())
     }
 
     fn add(&mut self) {
-        for _ in 0..=self.random.below(3) {
+        for _ in 0..=self.dice.below(3) {
             let key = self
-                .random
+                .dice
                 .pick(&[None, None, Some("a"), Some("b"), Some("c")]);
-            let delay = if self.random.one_in(4) {
-                self.random.below(30)
+            let delay = if self.dice.one_in(4) {
+                self.dice.below(30)
             } else {
                 0
             };
             let entry = Entry {
                 id: self.next_id,
                 key: key.flatten().map(str::to_owned),
-                attempts: self.random.pick(&[0, 0, 0, 0, 1, 2]).unwrap_or(0),
-                alone: self.random.one_in(8),
+                attempts: self.dice.pick(&[0, 0, 0, 0, 1, 2]).unwrap_or(0),
+                alone: self.dice.one_in(8),
                 ready_at: self.now + delay,
             };
             self.next_id += 1;
@@ -178,12 +130,12 @@ impl History {
     }
 
     fn session(&mut self) -> SessionId {
-        SessionId(1 + self.random.below(3))
+        SessionId(1 + self.dice.below(3))
     }
 
     fn credit(&mut self) {
         let session = self.session();
-        let (batch, batches) = (1 + self.random.below(4) as u32, self.random.below(4) as u32);
+        let (batch, batches) = (1 + self.dice.below(4) as u32, self.dice.below(4) as u32);
         self.model.credit(session, batch, batches);
         let doubled = if self.fault == Fault::CreditDoubled {
             2
@@ -195,24 +147,19 @@ impl History {
 
     fn settle(&mut self) -> Result<(), String> {
         let in_flight = self.model.in_flight();
-        let Some((id, session, receipt)) = self.random.pick(&in_flight) else {
+        let Some((id, session, receipt)) = self.dice.pick(&in_flight) else {
             return Ok(());
         };
         let (mut by, mut with) = (session, receipt);
-        match self.random.below(8) {
+        match self.dice.below(8) {
             0 => by = self.session(),
-            1 => {
-                with = self
-                    .random
-                    .pick(&self.stale)
-                    .map_or(with, |(_, stale)| stale)
-            }
+            1 => with = self.dice.pick(&self.stale).map_or(with, |(_, stale)| stale),
             _ => {}
         }
-        let outcome = match self.random.below(8) {
+        let outcome = match self.dice.below(8) {
             0..4 => Outcome::Ack,
             4 => Outcome::Retry(None),
-            5 => Outcome::Retry(Some(self.random.below(20))),
+            5 => Outcome::Retry(Some(self.dice.below(20))),
             6 => Outcome::Dead("dead".to_owned()),
             _ => Outcome::Failed("failed".to_owned()),
         };
@@ -233,29 +180,29 @@ impl History {
 
     fn extend(&mut self) -> Result<(), String> {
         let in_flight = self.model.in_flight();
-        let Some((id, holder, _)) = self.random.pick(&in_flight) else {
+        let Some((id, holder, _)) = self.dice.pick(&in_flight) else {
             return Ok(());
         };
-        let session = if self.random.one_in(4) {
+        let session = if self.dice.one_in(4) {
             self.session()
         } else {
             holder
         };
-        let ms = self.random.below(60);
+        let ms = self.dice.below(60);
         let taken = self.lanes.extend(session, id, ms, self.now);
         let due = self.model.extend(session, id, self.now + ms);
         same("whether an extension counts", &taken, &due)
     }
 
     fn leave(&mut self) {
-        let (session, ended) = (self.session(), self.random.one_in(2));
+        let (session, ended) = (self.session(), self.dice.one_in(2));
         self.model.leave(session, ended, self.now);
         self.lanes.leave(session, ended, self.now);
     }
 
     fn take_back(&mut self) {
         let in_flight = self.model.in_flight();
-        if let Some((id, session, receipt)) = self.random.pick(&in_flight) {
+        if let Some((id, session, receipt)) = self.dice.pick(&in_flight) {
             let handed = Handed {
                 id,
                 receipt,
@@ -276,7 +223,7 @@ impl History {
 
     fn forget(&mut self) -> Result<(), String> {
         self.step()?;
-        let id = 1 + self.random.below(self.next_id as u64) as i64;
+        let id = 1 + self.dice.below(self.next_id as u64) as i64;
         self.model.forget(id);
         self.lanes.forget(id);
         Ok(())
@@ -285,7 +232,7 @@ impl History {
     fn set_policy(&mut self) -> Result<(), String> {
         self.step()?;
         let policy = Policy {
-            max_attempts: 1 + self.random.below(4) as u32,
+            max_attempts: 1 + self.dice.below(4) as u32,
             ..self.model.policy.clone()
         };
         self.lanes.set_policy(faulty_policy(&policy, self.fault));
@@ -295,13 +242,13 @@ impl History {
 
     fn pass_time(&mut self) {
         self.now = match self.lanes.next_deadline() {
-            Some(next) if self.random.one_in(3) => self.now.max(next),
-            _ => self.now + self.random.below(15),
+            Some(next) if self.dice.one_in(3) => self.now.max(next),
+            _ => self.now + self.dice.below(15),
         };
     }
 
     fn step(&mut self) -> Result<(), String> {
-        if self.fault == Fault::MessageLost && self.random.one_in(10) {
+        if self.fault == Fault::MessageLost && self.dice.one_in(10) {
             self.lanes.forget(self.next_id - 1);
         }
         let mut effects = self.lanes.step(self.now);
@@ -768,5 +715,48 @@ impl Model {
 
     fn known(&mut self, id: i64) -> &mut Known {
         self.messages.get_mut(&id).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Histories of an ordinary test run.
+    const HISTORIES: u64 = 100_000;
+    /// In how many histories a fault has to show.
+    const CONTROL_HISTORIES: u64 = 500;
+    const EVENTS: usize = 40;
+
+    #[test]
+    fn every_effect_is_due_and_none_is_missing() {
+        for seed in 0..HISTORIES {
+            if let Err(fault) = History::new(Dice::Seeded(seed), Fault::None).run(EVENTS) {
+                panic!("history {seed}: {fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn model_notices_faulty_lanes() {
+        let faults = [
+            Fault::KeysIgnored,
+            Fault::MessageLost,
+            Fault::CreditDoubled,
+            Fault::ReceiptIgnored,
+            Fault::DeliveredTwice,
+            Fault::TriedOnceMore,
+            Fault::AckIgnored,
+            Fault::WokenLate,
+            Fault::NeverAlone,
+        ];
+        for fault in faults {
+            let mut histories =
+                (0..CONTROL_HISTORIES).map(|seed| History::new(Dice::Seeded(seed), fault));
+            assert!(
+                histories.any(|history| history.run(EVENTS).is_err()),
+                "{fault:?}"
+            );
+        }
     }
 }
