@@ -4,6 +4,7 @@
 //! target of the package `wrun`, because only there cargo tells where the binary is.
 
 pub mod bench;
+pub mod bench_state;
 pub mod checkout;
 pub mod components;
 pub mod docs;

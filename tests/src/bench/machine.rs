@@ -1,6 +1,6 @@
 //! What the figures depend on: cores, kernel, and how fast the disk says that something is safe.
 
-use super::quantile;
+use super::figures::quantile;
 use nix::sys::utsname::uname;
 use std::fs::{self, File};
 use std::io;
@@ -25,6 +25,16 @@ pub fn describe() -> String {
     let kernel = uname().map(|uname| uname.release().to_string_lossy().into_owned());
     let kernel = kernel.unwrap_or_default();
     format!("{cores} cores ({model}), Linux {kernel}")
+}
+
+/// Returns how much memory the machine has.
+pub fn memory() -> String {
+    let about = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = about
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|total| total.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    format!("{:.0} GiB", kib.unwrap_or(0.0) / f64::from(1 << 20))
 }
 
 /// Returns the load average of the last minute: what else the machine did.

@@ -7,11 +7,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use wrun_tests::bench::postgres::Postgres;
-use wrun_tests::bench::redis::{self, Redis};
-use wrun_tests::bench::subject::Subject;
-use wrun_tests::bench::table::Table;
-use wrun_tests::bench::{CELLS, Contender, machine};
+use wrun_tests::bench::machine;
+use wrun_tests::bench_state::postgres::Postgres;
+use wrun_tests::bench_state::redis::{self, Redis};
+use wrun_tests::bench_state::subject::Subject;
+use wrun_tests::bench_state::table::Table;
+use wrun_tests::bench_state::{CELLS, Contender};
 use wrun_tests::{TempDir, Wrun, repository};
 
 struct Flags {

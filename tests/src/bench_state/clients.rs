@@ -1,6 +1,7 @@
 //! Clients that work side by side for a given time, and what they got done together.
 
-use super::{Sample, quantile};
+use super::Sample;
+use crate::bench::figures::quantile;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -2,7 +2,8 @@
 //! socket.
 
 use super::clients::fairness;
-use super::{Cell, Contender, Sample, Work, quantile};
+use super::{Cell, Contender, Sample, Work};
+use crate::bench::figures::quantile;
 use crate::wait::{SOON, eventually};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, User};

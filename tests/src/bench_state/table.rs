@@ -1,6 +1,7 @@
 //! What all runs came to, printed as one table.
 
 use super::{CELLS, Cell, Goal, Sample};
+use crate::bench::figures::median;
 use std::time::Duration;
 
 /// The samples of a run, in the order in which they were taken.
@@ -110,10 +111,4 @@ fn verdict(entry: &Entry, ratio: Option<f64>) -> String {
         None => "no peer",
     };
     format!("  {goal}: {reached}")
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
