@@ -35,6 +35,11 @@ faults-control:
     cargo build --release --workspace
     target/release/faults --control
 
+# Measures wrun beside native hyper, node:cluster and `wasmtime serve`, where they are installed
+bench *args:
+    cargo build --release --workspace
+    target/release/bench {{args}}
+
 # Measures locks, databases and queues beside Redis and PostgreSQL, where they are installed
 bench-state *args:
     cargo build --release --workspace

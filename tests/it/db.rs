@@ -383,7 +383,15 @@ fn figures_of_the_benchmark_can_be_taken() {
     let server = serve("bench_state")
         .manifest(format!("{GRANTS}[consumers.jobs]\n"))
         .start();
-    for path in ["/setup", "/lock", "/lock-hot", "/tx", "/batch", "/send"] {
+    for path in [
+        "/setup",
+        "/read",
+        "/lock",
+        "/lock-hot",
+        "/tx",
+        "/batch",
+        "/send",
+    ] {
         let figures = server.get_json(&format!("{path}?n=3"));
         assert!(figures["p99_ns"].as_u64().is_some(), "{path}: {figures}");
     }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bad_input;
+mod bench;
 mod build;
 mod compile;
 mod config_store;

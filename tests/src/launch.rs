@@ -1,6 +1,7 @@
 //! How a test starts the real binary: as a server, or as a command that ends by itself.
 
 use crate::outcome::Outcome;
+use crate::process;
 use crate::server::Server;
 use crate::terminal::Terminal;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -307,7 +308,7 @@ impl Launch {
         if let Some(listener) = &self.listener {
             pass_on(&mut command, listener);
         }
-        die_with_this_thread(&mut command);
+        process::die_with_this_thread(&mut command);
         Prepared {
             wrun: self.wrun,
             command,
@@ -333,17 +334,4 @@ fn pass_on(command: &mut Command, listener: &TcpListener) {
     };
     // SAFETY: the closure makes one system call and does not allocate.
     unsafe { command.pre_exec(hand_over) };
-}
-
-/// Ends the command when the test's thread ends, even if the whole test run is killed.
-fn die_with_this_thread(command: &mut Command) {
-    let ask = || {
-        // SAFETY: prctl with these arguments is async-signal-safe and touches no memory.
-        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: the closure makes one system call and does not allocate.
-    unsafe { command.pre_exec(ask) };
 }

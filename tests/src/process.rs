@@ -4,6 +4,8 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 /// Tells whether there is such a process; one that is dead and not yet reaped does not count.
@@ -31,6 +33,21 @@ pub fn children_and_zombies(parent: i32) -> Vec<i32> {
         .collect()
 }
 
+/// Returns the ids of a process and of its descendants that are alive.
+///
+/// # Panics
+///
+/// If there is no `/proc`.
+pub fn family(pid: i32) -> Vec<i32> {
+    let mut family = vec![pid];
+    let mut asked = 0;
+    while let Some(pid) = family.get(asked).copied() {
+        family.extend(children(pid));
+        asked += 1;
+    }
+    family
+}
+
 /// Sends a signal; a process that is gone needs none.
 pub fn send(pid: i32, signal: Signal) {
     let _ = signal::kill(Pid::from_raw(pid), signal);
@@ -53,6 +70,19 @@ pub fn cpu_time(pid: i32) -> Duration {
     stat(pid).map_or(Duration::ZERO, |stat| {
         Duration::from_millis(stat.cpu_ticks * 10)
     })
+}
+
+/// Ends the command when the test's thread ends, even if the whole test run is killed.
+pub(crate) fn die_with_this_thread(command: &mut Command) {
+    let ask = || {
+        // SAFETY: prctl with these arguments is async-signal-safe and touches no memory.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call and does not allocate.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// What the tests need of `/proc/PID/stat`.

@@ -9,6 +9,9 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// How long to pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// How long to pause where the time until it happens is measured.
+const SHORT_PAUSE: Duration = Duration::from_micros(200);
+
 /// Calls `probe` until it finds something, and returns that.
 ///
 /// # Panics
@@ -23,5 +26,17 @@ pub fn eventually<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Op
         }
         assert!(start.elapsed() < within, "not within {within:?}: {what}");
         thread::sleep(PAUSE);
+    }
+}
+
+/// Does the same for who measures how long it takes: looks more often, and returns `None` after the deadline.
+pub fn watch<T>(within: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        let found = probe();
+        if found.is_some() || start.elapsed() >= within {
+            return found;
+        }
+        thread::sleep(SHORT_PAUSE);
     }
 }

@@ -6,6 +6,7 @@
 pub mod query;
 pub mod request;
 pub mod response;
+pub mod toil;
 
 pub use wasip2;
 pub use wasip2::http::types::{IncomingRequest, ResponseOutparam};

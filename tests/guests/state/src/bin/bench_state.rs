@@ -1,4 +1,4 @@
-//! What `just bench-state` measures, `?n=` times in a row, and how long each took: `{"n":, "ns":, "p50_ns":, "p99_ns":}`.
+//! What `just bench-state` and `just bench` measure, `?n=` times in a row, and how long each took: `{"n":, "ns":, "p50_ns":, "p99_ns":}`.
 
 use serde_json::{Value as Json, json};
 use std::time::Instant;
@@ -15,6 +15,10 @@ fn main(request: Request) -> Result<Response, Box<dyn std::error::Error>> {
     let n = query::number(&request, "n").unwrap_or(1);
     let figures = match request.uri().path() {
         "/setup" => timed(1, || Ok(setup(&db::open("default")?)?)),
+        "/read" => {
+            let db = db::open("default")?;
+            timed(n, || Ok(read(&db)?))
+        }
         "/lock" => {
             let locks = lock::space("default")?;
             let key = query::text(&request, "key").unwrap_or_else(|| now_ns().to_string());
@@ -73,6 +77,11 @@ fn setup(db: &Database) -> Result<(), db::Error> {
         "INSERT INTO hot (id, n) VALUES (1, 0) ON CONFLICT DO NOTHING",
     ];
     db.batch(&statements.map(|sql| Statement::new(sql, ())))
+        .map(drop)
+}
+
+fn read(db: &Database) -> Result<(), db::Error> {
+    db.query_one::<i64>("SELECT n FROM hot WHERE id = $1", (1,))
         .map(drop)
 }
 
