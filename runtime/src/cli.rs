@@ -8,6 +8,7 @@ mod compile;
 mod control;
 mod db;
 mod dev;
+mod doctor;
 mod keyvalue;
 mod lock;
 mod new;
@@ -89,6 +90,8 @@ enum Command {
     Lock(lock::LockCommand),
     /// Copy a database of a running server to a file
     Backup(backup::BackupArgs),
+    /// Show whether this machine has what wrun needs, and how workers would be confined
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Which running server is meant.
@@ -142,6 +145,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Keyvalue(command) => keyvalue::run(command),
         Command::Lock(command) => lock::run(command),
         Command::Backup(args) => backup::run(args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(code) => code.into(),

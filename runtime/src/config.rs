@@ -5,12 +5,14 @@
 mod grant;
 mod limits;
 mod manifest;
+pub mod sandbox;
 pub mod shared;
 mod units;
 
 pub use grant::{Grant, bare};
 pub use limits::{LimitArgs, Limits};
 pub use manifest::Manifest;
+pub use sandbox::Sandbox;
 pub use shared::{Shared, SharedArgs};
 pub use units::{Size, Span, Workers};
 
@@ -42,6 +44,10 @@ pub struct Config {
     pub workers: Workers,
     /// Where control socket, compiled code and data live.
     pub state: StateFolder,
+    /// The folder of the manifest, if there is one.
+    pub folder: Option<PathBuf>,
+    /// How the processes that meet guests are confined.
+    pub sandbox: Sandbox,
     /// The guest's environment; nothing of the host's is in it.
     pub env: BTreeMap<String, String>,
     /// What the guest reads as `wasi:config`.
@@ -148,6 +154,12 @@ pub struct ServeArgs {
     /// Log every request
     #[arg(long)]
     pub access_log: bool,
+    /// Confine the processes that meet guests by what the kernel has for that [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub sandbox: Option<sandbox::Mode>,
+    /// Run those processes as this user; the server is started as root: NAME, UID, NAME:GROUP or UID:GID
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
     /// Replace a worker after about this many requests, 0 for never [default: 0]
     #[arg(long, value_name = "N")]
     pub max_requests: Option<u64>,
@@ -213,6 +225,11 @@ impl Config {
                 named: state.is_some() || base.has_manifest || !shared.is_empty(),
                 path: state.unwrap_or_else(|| base.folder.join(".wrun")),
             },
+            folder: base.has_manifest.then_some(base.folder),
+            sandbox: Sandbox {
+                mode: args.sandbox.or(serve.sandbox).unwrap_or_default(),
+                user: args.user.clone().or(serve.user),
+            },
             env,
             variables,
             outbound,
@@ -230,6 +247,16 @@ impl Config {
             key: args.key_file.clone(),
             dev: args.started_by_dev,
         })
+    }
+}
+
+impl Config {
+    /// Returns the folders that the state process may have to read migrations from, after a reload, too: those that the
+    /// settings name, and the one of the manifest, beneath which others usually are.
+    pub fn reads(&self) -> Vec<PathBuf> {
+        let databases = self.shared.databases.values();
+        let named = databases.filter_map(|database| database.migrations.clone());
+        named.chain(self.folder.clone()).collect()
     }
 }
 

@@ -23,4 +23,5 @@ pub use compile::compile_file;
 pub use guest::Stopped;
 pub use handler::{BodyError, Handler, RequestBody};
 pub use key::Key;
+pub use pool::instances;
 pub use prepare::{Prepared, prepare};

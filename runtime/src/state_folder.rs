@@ -7,8 +7,10 @@ use crate::config;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::ipc::Channel;
+use crate::sandbox::Identity;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
-use nix::unistd::{Uid, getpid};
+use nix::unistd::{Uid, fchownat, getpid};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -34,6 +36,8 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub struct StateFolder {
     path: PathBuf,
+    /// Whose code and data are in it, if it is not this process's user.
+    owner: Option<Identity>,
     /// The folder itself, whatever happens to its path.
     folder: File,
     /// Holds the flock(2).
@@ -44,14 +48,14 @@ pub struct StateFolder {
 
 impl StateFolder {
     /// Takes the folder in `wanted` for this process, creating it if need be. If another server has it and nobody named
-    /// it, a temporary folder takes its place.
-    pub fn open(wanted: &config::StateFolder) -> Result<Self, Failure> {
+    /// it, a temporary folder takes its place. What is kept in it is `owner`'s, if that is another user.
+    pub fn open(wanted: &config::StateFolder, owner: Option<&Identity>) -> Result<Self, Failure> {
         let path = std::path::absolute(&wanted.path).or_fail(ExitCode::System, || {
             format!("cannot find {}", wanted.path.display())
         })?;
-        match Self::take(path, false) {
+        match Self::take(path, false, owner) {
             Err(Taken::By(_)) if !wanted.named => {
-                let folder = Self::temporary()?;
+                let folder = Self::temporary(owner)?;
                 tracing::info!(
                     taken = %wanted.path.display(),
                     folder = %folder.path.display(),
@@ -74,7 +78,7 @@ impl StateFolder {
     }
 
     /// Makes a fresh folder that goes away with this server.
-    fn temporary() -> Result<Self, Failure> {
+    fn temporary(owner: Option<&Identity>) -> Result<Self, Failure> {
         let token = getrandom::u64().or_fail(ExitCode::System, || "no randomness".to_owned())?;
         let path = std::env::temp_dir().join(format!("wrun-{}-{token:016x}", getpid()));
         // Not recursive, so it fails if somebody else made it first.
@@ -82,7 +86,7 @@ impl StateFolder {
             .mode(0o700)
             .create(&path)
             .map_err(|error| cannot_create(&path, &error))?;
-        match Self::take(path, true) {
+        match Self::take(path, true, owner) {
             Ok(folder) => Ok(folder),
             Err(Taken::Unusable(failure)) => Err(failure),
             Err(Taken::By(_)) => Err(Failure::new(
@@ -92,8 +96,11 @@ impl StateFolder {
         }
     }
 
-    fn take(path: PathBuf, temporary: bool) -> Result<Self, Taken> {
-        let folder = private_folder(&path)?;
+    fn take(path: PathBuf, temporary: bool, owner: Option<&Identity>) -> Result<Self, Taken> {
+        let folder = private_folder(&path, None)?;
+        if owner.is_some() {
+            let_through(&folder).map_err(|error| cannot_create(&path, &error))?;
+        }
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -118,9 +125,10 @@ impl StateFolder {
         let _ = lock
             .set_len(0)
             .and_then(|()| writeln!(lock, "{}", getpid()));
-        private_folder(&path.join("cache"))?;
+        private_folder(&path.join("cache"), owner)?;
         Ok(Self {
             path,
+            owner: owner.copied(),
             folder,
             _lock: lock,
             temporary,
@@ -137,7 +145,7 @@ impl StateFolder {
         self.path.join(DATA)
     }
 
-    /// Returns the path of the state process's socket, for [`short_way`].
+    /// Returns the path of the state process's socket, for a [`Way`].
     pub fn state_socket(&self) -> PathBuf {
         self.path.join(STATE)
     }
@@ -151,11 +159,19 @@ impl StateFolder {
 
     /// Binds the state process's socket, which does not block, and makes the folder for data.
     pub fn listen_for_state(&self) -> Result<UnixListener, Failure> {
-        private_folder(&self.data())?;
+        private_folder(&self.data(), self.owner.as_ref())?;
         // As many connections may wait as the system permits: those of all workers, while the state process is restarted.
         self.bind(STATE, SockType::Stream, Backlog::MAXCONN)
-            .map(UnixListener::from)
+            .and_then(|socket| self.give(STATE).map(|()| UnixListener::from(socket)))
             .or_fail(ExitCode::CannotCreate, || self.no_socket(STATE))
+    }
+
+    /// Gives a socket to whose it is: only its owner may connect.
+    fn give(&self, name: &str) -> io::Result<()> {
+        match &self.owner {
+            Some(owner) => give(&inside(&self.folder, name), owner),
+            None => Ok(()),
+        }
     }
 
     /// Binds a socket that does not block.
@@ -235,14 +251,35 @@ pub fn state_socket(path: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Returns a short way to the socket `path`, for which a socket's address may have no room: the path in the answer is good
-/// for as long as the folder beside it is open.
-pub fn short_way(path: &Path) -> io::Result<(File, PathBuf)> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
-    let short = inside(&folder, name);
-    Ok((folder, short))
+/// A short way to a socket, for whose path a socket's address may have no room. It stays open to a process that may not
+/// open a folder any more.
+#[derive(Debug)]
+pub struct Way {
+    path: PathBuf,
+    /// Where the path begins.
+    _folder: File,
+}
+
+impl Way {
+    /// Finds the way to the socket `path`, which need not be there yet.
+    pub fn to(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        // Only as a place to begin from, not to be read.
+        let folder = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(folder.unwrap_or(Path::new(".")))?;
+        Ok(Self {
+            path: inside(&folder, name),
+            _folder: folder,
+        })
+    }
+
+    /// Returns the path of the socket, good for as long as this lives.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 fn unix_socket(kind: SockType, flags: SockFlag) -> io::Result<OwnedFd> {
@@ -254,8 +291,36 @@ fn inside(folder: &File, name: impl AsRef<Path>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name)
 }
 
-/// Creates the folder `path` with mode 0700 if it is not there, and makes sure that nobody else can write to it.
-fn private_folder(path: &Path) -> Result<File, Failure> {
+/// Lets other users go through a folder to what is theirs in it, but not look into it.
+fn let_through(folder: &File) -> io::Result<()> {
+    let mode = folder.metadata()?.mode() & 0o777;
+    folder.set_permissions(Permissions::from_mode(mode | 0o011))
+}
+
+/// Gives a file to `owner`; a link is not followed.
+fn give(path: &Path, owner: &Identity) -> io::Result<()> {
+    let (uid, gid) = (Some(owner.uid()), Some(owner.gid()));
+    Ok(fchownat(
+        AT_FDCWD,
+        path,
+        uid,
+        gid,
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?)
+}
+
+/// Gives a folder, and the files in it, to `owner`. Only for one that nobody else could write to until now: a link that
+/// `owner` put there could lead anywhere.
+fn give_folder(path: &Path, owner: &Identity) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        give(&entry?.path(), owner)?;
+    }
+    give(path, owner)
+}
+
+/// Creates the folder `path` with mode 0700 if it is not there, and makes sure that nobody else can write to it. It
+/// becomes `owner`'s, if that is another user.
+fn private_folder(path: &Path, owner: Option<&Identity>) -> Result<File, Failure> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -268,7 +333,9 @@ fn private_folder(path: &Path) -> Result<File, Failure> {
     let metadata = folder
         .metadata()
         .or_fail(ExitCode::NoPermission, cannot_open)?;
-    if metadata.uid() != Uid::effective().as_raw() {
+    let ours = Uid::effective().as_raw();
+    let theirs = owner.map_or(ours, |owner| owner.uid().as_raw());
+    if ![ours, theirs].contains(&metadata.uid()) {
         return Err(Failure::new(
             ExitCode::NoPermission,
             format!(
@@ -276,7 +343,7 @@ fn private_folder(path: &Path) -> Result<File, Failure> {
                 metadata.uid()
             ),
         )
-        .hint("choose another folder with --state"));
+        .hint("choose another folder with --state, or name that user with --user"));
     }
     if metadata.mode() & 0o022 != 0 {
         return Err(Failure::new(
@@ -286,6 +353,13 @@ fn private_folder(path: &Path) -> Result<File, Failure> {
         .hint(format!(
             "run `chmod go-w {shown}`, or choose another folder with --state"
         )));
+    }
+    if let Some(owner) = owner
+        && metadata.uid() != theirs
+    {
+        give_folder(path, owner).or_fail(ExitCode::NoPermission, || {
+            format!("cannot give {shown} to its user")
+        })?;
     }
     Ok(folder)
 }
@@ -329,7 +403,7 @@ mod tests {
     fn folder_is_created_for_its_owner_alone() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("new");
-        let folder = StateFolder::open(&wanted(&path, true)).unwrap();
+        let folder = StateFolder::open(&wanted(&path, true), None).unwrap();
         let _sockets = (folder.listen().unwrap(), folder.listen_for_state().unwrap());
         let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(path.clone()), 0o700);
@@ -342,8 +416,8 @@ mod tests {
     #[test]
     fn named_folder_in_use_is_a_failure_that_names_its_server() {
         let parent = tempfile::tempdir().unwrap();
-        let _first = StateFolder::open(&wanted(parent.path(), true)).unwrap();
-        let failure = StateFolder::open(&wanted(parent.path(), true)).unwrap_err();
+        let _first = StateFolder::open(&wanted(parent.path(), true), None).unwrap();
+        let failure = StateFolder::open(&wanted(parent.path(), true), None).unwrap_err();
         assert_eq!(failure.code, ExitCode::Unavailable);
         assert!(
             failure
@@ -357,8 +431,8 @@ mod tests {
     #[test]
     fn unnamed_folder_in_use_gives_way_to_a_temporary_one_that_is_removed() {
         let parent = tempfile::tempdir().unwrap();
-        let _first = StateFolder::open(&wanted(parent.path(), false)).unwrap();
-        let second = StateFolder::open(&wanted(parent.path(), false)).unwrap();
+        let _first = StateFolder::open(&wanted(parent.path(), false), None).unwrap();
+        let second = StateFolder::open(&wanted(parent.path(), false), None).unwrap();
         let path = second.path.clone();
         assert!(path.starts_with(std::env::temp_dir()));
         drop(second);
@@ -368,19 +442,19 @@ mod tests {
     #[test]
     fn folder_is_free_again_and_its_sockets_gone_once_dropped() {
         let parent = tempfile::tempdir().unwrap();
-        let folder = StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        let folder = StateFolder::open(&wanted(parent.path(), true), None).unwrap();
         let sockets = (folder.listen(), folder.listen_for_state());
         drop((folder, sockets));
         assert!(!parent.path().join(CONTROL).exists());
         assert!(!parent.path().join(STATE).exists());
-        StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        StateFolder::open(&wanted(parent.path(), true), None).unwrap();
     }
 
     #[test]
     fn folder_that_others_can_write_is_refused() {
         let parent = tempfile::tempdir().unwrap();
         fs::set_permissions(parent.path(), Permissions::from_mode(0o770)).unwrap();
-        let failure = StateFolder::open(&wanted(parent.path(), true)).unwrap_err();
+        let failure = StateFolder::open(&wanted(parent.path(), true), None).unwrap_err();
         assert_eq!(failure.code, ExitCode::NoPermission);
         assert!(failure.hint.unwrap().contains("chmod"));
     }
@@ -389,7 +463,7 @@ mod tests {
     fn path_longer_than_a_socket_address_works() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("x".repeat(200));
-        let folder = StateFolder::open(&wanted(&path, true)).unwrap();
+        let folder = StateFolder::open(&wanted(&path, true), None).unwrap();
         let _sockets = (folder.listen().unwrap(), folder.listen_for_state().unwrap());
         connect(&path).unwrap();
         let (_folder, short) = short_way(&state_socket(&path).unwrap()).unwrap();
@@ -399,7 +473,7 @@ mod tests {
     #[test]
     fn server_that_shares_nothing_says_so() {
         let parent = tempfile::tempdir().unwrap();
-        let folder = StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        let folder = StateFolder::open(&wanted(parent.path(), true), None).unwrap();
         let _socket = folder.listen().unwrap();
         let failure = state_socket(parent.path()).unwrap_err();
         assert!(failure.message.ends_with("shares nothing"), "{failure}");
@@ -421,7 +495,7 @@ mod tests {
     #[test]
     fn socket_of_a_killed_server_is_taken_over() {
         let parent = tempfile::tempdir().unwrap();
-        let folder = StateFolder::open(&wanted(parent.path(), true)).unwrap();
+        let folder = StateFolder::open(&wanted(parent.path(), true), None).unwrap();
         let stale = folder.listen().unwrap();
         let fresh = folder.listen().unwrap();
         drop(stale);

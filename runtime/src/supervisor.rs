@@ -14,13 +14,17 @@ mod report;
 mod signal;
 mod spawn;
 mod state_process;
+mod trial;
 mod worker_handle;
+
+pub use trial::Trial;
 
 use crate::config::{Config, ServeArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::ipc::{Channel, ControlReply, ControlRequest, ToSupervisor};
 use crate::listener::Listener;
+use crate::sandbox::Sandbox;
 use crate::state_folder::StateFolder;
 use control::Control;
 use deploy::{Deployment, Preparation};
@@ -57,9 +61,10 @@ pub fn run(
     config: Config,
     listeners: Vec<Listener>,
     folder: StateFolder,
+    sandbox: Sandbox,
     dev: Option<Channel>,
 ) -> Result<ExitCode, Failure> {
-    let mut supervisor = Supervisor::new(args, config, listeners, folder)?;
+    let mut supervisor = Supervisor::new(args, config, listeners, folder, sandbox)?;
     supervisor.dev = dev.map(|channel| Dev::new(supervisor.control.adopt(channel)));
     supervisor.promise_dev_an_answer();
     supervisor.join()
@@ -85,6 +90,8 @@ struct Supervisor<'a> {
     /// Given back before `control` tells the last client, by closing its connection, that all is over.
     folder: StateFolder,
     control: Control,
+    /// How children are confined.
+    sandbox: Sandbox,
     /// `None` unless `wrun dev` started this server.
     dev: Option<Dev>,
 }
@@ -95,6 +102,7 @@ impl<'a> Supervisor<'a> {
         config: Config,
         listeners: Vec<Listener>,
         folder: StateFolder,
+        sandbox: Sandbox,
     ) -> Result<Self, Failure> {
         let now = Instant::now();
         raise_descriptor_limit();
@@ -103,6 +111,7 @@ impl<'a> Supervisor<'a> {
         let signals = SignalQueue::install().or_fail(ExitCode::System, || {
             "cannot take charge of signals".to_owned()
         })?;
+        trial::check(&sandbox)?;
         Ok(Self {
             args,
             started: now,
@@ -118,6 +127,7 @@ impl<'a> Supervisor<'a> {
             next_tick: now + TICK,
             control: Control::new(folder.listen()?),
             folder,
+            sandbox,
             dev: None,
             config,
         })
@@ -353,7 +363,8 @@ impl<'a> Supervisor<'a> {
     fn spawn(&mut self, id: WorkerId, place: Place, deployment: &Deployment, now: Instant) {
         let Place { slot, generation } = place;
         let state = self.folder.state_socket();
-        match WorkerHandle::spawn(place, deployment, &self.listeners, state, now) {
+        let (listeners, sandbox) = (&self.listeners, &self.sandbox);
+        match WorkerHandle::spawn(place, deployment, listeners, state, sandbox, now) {
             Ok(handle) => {
                 let pid = handle.process.pid().as_raw();
                 tracing::info!(slot, pid, generation, "worker started");

@@ -20,11 +20,13 @@ mod request_body;
 mod request_id;
 mod wire;
 
-use crate::config::{Config, Limits};
+use crate::config::sandbox::Mode;
+use crate::config::{Config, Grant, Limits};
 use crate::engine::Handler;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::ipc::{Channel, HEARTBEAT_MS, ToSupervisor, ToWorker, Vitals};
+use crate::sandbox::{Needs, Role};
 use crate::state::client::Client;
 use admission::Admission;
 use consume::Consumers;
@@ -33,6 +35,7 @@ use error_page::ErrorPage;
 use request_id::RequestIds;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -62,6 +65,8 @@ pub struct Boot {
     pub channel: Channel,
     /// The socket of the state process, if there is one.
     pub state: Option<PathBuf>,
+    /// Whether the kernel is asked to confine it.
+    pub sandbox: Mode,
 }
 
 /// What all tasks of a worker share.
@@ -126,6 +131,7 @@ async fn serve(boot: Boot) -> ExitCode {
         listeners,
         channel,
         state,
+        sandbox,
         cpu: _,
     } = boot;
     // A huge page would make one touched byte cost 2 MiB of zeroing per request.
@@ -138,9 +144,17 @@ async fn serve(boot: Boot) -> ExitCode {
             return ExitCode::System;
         }
     };
-    let client = state.map(|socket| Client::start(socket, generation));
+    let needs = needs(&config, &listeners, state.as_deref());
+    let client = match state.map(|socket| Client::start(&socket, generation)) {
+        Some(Ok(client)) => Some(client),
+        None => None,
+        Some(Err(error)) => {
+            tracing::error!(%error, "cannot find the state process's socket");
+            return ExitCode::System;
+        }
+    };
     let queues = config.shared.consumers.clone();
-    let worker = match start(config, &code, client.clone()).await {
+    let worker = match start(config, &code, client.clone(), needs, sandbox).await {
         Ok(worker) => Arc::new(worker),
         Err(failure) => {
             // The supervisor sees the end of the channel if it does not see this.
@@ -160,9 +174,16 @@ async fn serve(boot: Boot) -> ExitCode {
     follow(&channel, &worker, consumers).await
 }
 
-/// Loads the component and tries it.
-async fn start(config: Config, code: &Path, client: Option<Client>) -> Result<Worker, Failure> {
+/// Loads the component, gives up what only that took, and tries it: no code of the guest's runs before.
+async fn start(
+    config: Config,
+    code: &Path,
+    client: Option<Client>,
+    needs: Needs,
+    sandbox: Mode,
+) -> Result<Worker, Failure> {
     let handler = Handler::load(code, &config, client)?;
+    needs.lock_down(sandbox)?;
     handler.try_instance().await?;
     let ids = RequestIds::new().or_fail(ExitCode::System, || "no random numbers".to_owned())?;
     Ok(Worker {
@@ -178,6 +199,18 @@ async fn start(config: Config, code: &Path, client: Option<Client>) -> Result<Wo
         connections: AtomicUsize::new(0),
         connection_ended: Notify::new(),
     })
+}
+
+/// Returns what a worker still needs once its code is loaded.
+fn needs(config: &Config, listeners: &[TcpListener], state: Option<&Path>) -> Needs {
+    let grants = &config.outbound;
+    Needs {
+        ports: grants.iter().map(Grant::port).collect(),
+        resolves: grants.iter().any(|grant| !grant.is_address()),
+        state: state.and_then(Path::parent).map(Path::to_path_buf),
+        listeners: listeners.iter().map(AsRawFd::as_raw_fd).collect(),
+        ..Needs::none(Role::Worker)
+    }
 }
 
 /// Gives signs of life and does what the supervisor says, until it says to end or is gone.

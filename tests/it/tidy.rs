@@ -10,7 +10,7 @@ use wrun_tests::repository;
 const CHAIN: [&str; 6] = ["cli", "supervisor", "worker", "engine", "host", "state"];
 
 /// Modules that any other may name, and that name only each other.
-const LEAVES: [&str; 8] = [
+const LEAVES: [&str; 9] = [
     "config",
     "exit_code",
     "failure",
@@ -18,6 +18,7 @@ const LEAVES: [&str; 8] = [
     "listener",
     "log",
     "package",
+    "sandbox",
     "state_folder",
 ];
 

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bench_state;
 pub mod checkout;
 pub mod components;
+pub mod compromised;
 pub mod docs;
 pub mod faults;
 pub mod guests;

@@ -85,6 +85,20 @@ pub(crate) fn die_with_this_thread(command: &mut Command) {
     unsafe { command.pre_exec(ask) };
 }
 
+/// Returns what `/proc/PID/status` says of `key`; nothing if it does not mention it.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn status(pid: i32, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process exists");
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    let mut said = lines.filter(|(name, _)| *name == key);
+    said.next()
+        .map(|(_, value)| value.trim().to_owned())
+        .unwrap_or_default()
+}
+
 /// What the tests need of `/proc/PID/stat`.
 struct Stat {
     state: String,

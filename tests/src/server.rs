@@ -208,6 +208,18 @@ impl Server {
         workers.remove(0)
     }
 
+    /// Returns the process id of its state process.
+    ///
+    /// # Panics
+    ///
+    /// If there is none at the moment.
+    #[track_caller]
+    pub fn state_pid(&self) -> i32 {
+        let pid = self.ps()["state"]["pid"].as_i64();
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+        pid.expect("there is a state process")
+    }
+
     /// Waits until its workers are as `are_so` wants them, and returns them.
     #[track_caller]
     pub fn when(

@@ -6,6 +6,7 @@ use crate::failure::{Failure, OrFail as _};
 use crate::ipc::{Channel, ControlReply};
 use crate::listener::Listener;
 use crate::log;
+use crate::sandbox::Sandbox;
 use crate::state_folder::StateFolder;
 use crate::supervisor;
 use std::fs::File;
@@ -20,25 +21,29 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     log::hold();
     let result = match args.started_by_dev {
         true => serve_for_dev(args, config),
-        false => open(&config)
-            .and_then(|(listeners, folder)| supervisor::run(args, config, listeners, folder, None)),
+        false => open(&config).and_then(|(listeners, folder, sandbox)| {
+            supervisor::run(args, config, listeners, folder, sandbox, None)
+        }),
     };
     // If there was no URL to announce, the lines that say why are still held back.
     log::release();
     result
 }
 
-fn open(config: &Config) -> Result<(Vec<Listener>, StateFolder), Failure> {
+fn open(config: &Config) -> Result<(Vec<Listener>, StateFolder, Sandbox), Failure> {
+    let sandbox = Sandbox::new(&config.sandbox)?;
     let listeners = Listener::open(&config.addrs)?;
-    let folder = StateFolder::open(&config.state)?;
-    Ok((listeners, folder))
+    let folder = StateFolder::open(&config.state, sandbox.identity())?;
+    Ok((listeners, folder, sandbox))
 }
 
 /// Serves for the `wrun dev` at the other end of stdin, which is told what goes wrong and prints it.
 fn serve_for_dev(args: &ServeArgs, config: Config) -> Result<ExitCode, Failure> {
     let dev = take_stdin().or_fail(ExitCode::System, || "cannot take over stdin".to_owned())?;
     let result = match open(&config) {
-        Ok((listeners, folder)) => supervisor::run(args, config, listeners, folder, Some(dev)),
+        Ok((listeners, folder, sandbox)) => {
+            supervisor::run(args, config, listeners, folder, sandbox, Some(dev))
+        }
         Err(failure) => {
             // It sees the end of the channel if it does not see this.
             let _ = dev.send(&ControlReply::Failed(failure.clone()));

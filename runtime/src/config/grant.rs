@@ -24,7 +24,17 @@ impl Grant {
     /// Tells whether the operator named an address rather than a name that somebody else resolves: then that address is
     /// meant, be it a private one. `localhost` counts, since no resolver has a say in it.
     pub fn names_address(&self) -> bool {
-        self.host == "localhost" || bare(&self.host).parse::<IpAddr>().is_ok()
+        self.host == "localhost" || self.is_address()
+    }
+
+    /// Tells whether it names an address, which nobody has to resolve.
+    pub fn is_address(&self) -> bool {
+        bare(&self.host).parse::<IpAddr>().is_ok()
+    }
+
+    /// Returns its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 }
 

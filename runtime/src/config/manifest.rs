@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are errors: a misspelt limit that is silently ignored is no limit.
 
+use super::sandbox::Mode;
 use super::shared::{ConsumerKeys, DatabaseKeys, KeyValueKeys, LockSpace, QueueKeys, SharedKeys};
 use super::{Grant, LimitArgs, Size, Span, Workers};
 use crate::exit_code::ExitCode;
@@ -51,6 +52,10 @@ pub struct Serve {
     pub state: Option<PathBuf>,
     /// Whether every request is logged.
     pub access_log: Option<bool>,
+    /// `"require"`, `"auto"` or `"off"`.
+    pub sandbox: Option<Mode>,
+    /// The user that workers, state process and compile child run as.
+    pub user: Option<String>,
     /// Replace a worker after about this many requests.
     pub max_requests: Option<u64>,
     /// Replace a worker whose resident memory passes this.

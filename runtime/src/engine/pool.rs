@@ -8,12 +8,7 @@ use wasmtime::{InstanceAllocationStrategy, PoolingAllocationConfig};
 pub(super) fn pool(description: &Description, config: &Config) -> InstanceAllocationStrategy {
     let limits = &config.limits;
     let mut pool = PoolingAllocationConfig::new();
-    let consumers = config.shared.consumers.values();
-    let instances = consumers.fold(limits.in_flight, |sum, consumer| {
-        sum.saturating_add(consumer.concurrency)
-    });
-    // A guest that goes on after its answer still holds its slot; and each request may need a second stack in 0.3.
-    let slots = instances.saturating_mul(2);
+    let slots = instances(config);
     let each = |count: u32| slots.saturating_mul(count.max(1));
     pool.total_component_instances(slots)
         .total_core_instances(each(description.core_instances))
@@ -31,6 +26,16 @@ pub(super) fn pool(description: &Description, config: &Config) -> InstanceAlloca
         // Off: on wasmtime 48.0 it can leave bytes of the last guest in place when pages are swapped out or moved.
         .pagemap_scan(wasmtime::Enabled::No);
     InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Returns how many instances a worker may have at a time.
+pub fn instances(config: &Config) -> u32 {
+    let consumers = config.shared.consumers.values();
+    let instances = consumers.fold(config.limits.in_flight, |sum, consumer| {
+        sum.saturating_add(consumer.concurrency)
+    });
+    // A guest that goes on after its answer still holds its slot; and each request may need a second stack in 0.3.
+    instances.saturating_mul(2)
 }
 
 /// Bytes of a table that are cleared in place.

@@ -7,9 +7,11 @@ use super::compile::{self, Compiled};
 use super::key::Key;
 use super::linker;
 use super::profile::Profile;
+use crate::config::sandbox::Mode;
 use crate::config::{Config, Limits, ServeArgs, Shared, Source};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
+use crate::sandbox::{Needs, Role};
 use crate::{log, package};
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -33,8 +35,9 @@ pub struct Prepared {
     pub handles_http: bool,
 }
 
-/// Reads the settings again and leaves compiled code of the component in the folder `cache`.
-pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
+/// Reads the settings again and leaves compiled code of the component in the folder `cache`. What is read of the component
+/// is read with no way out, if the kernel has what `sandbox` asks for.
+pub fn prepare(args: &ServeArgs, cache: &Path, sandbox: Mode) -> Result<Prepared, Failure> {
     let config = Config::load(args)?;
     let file = match &config.source {
         Source::File(file) => file.clone(),
@@ -43,6 +46,15 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
     limit_compiler(&config.limits)?;
     let bytes = compile::read(&file)?;
     let key = Key::open(&cache.join(CACHE_KEY))?;
+    // Where it is, the process cannot look for it any more, once it is needed.
+    let given_key =
+        artifact::looks_compiled(&bytes).then(|| Key::open_default(config.key.as_deref()));
+    let needs = Needs {
+        read: vec![file.clone()],
+        write: vec![cache.to_path_buf()],
+        ..Needs::none(Role::Compile)
+    };
+    needs.lock_down(sandbox)?;
     let code = cache.join(cache_name(&bytes)?);
     let shown = |failure: Failure| Failure {
         message: format!("{}: {}", file.display(), failure.message),
@@ -51,11 +63,12 @@ pub fn prepare(args: &ServeArgs, cache: &Path) -> Result<Prepared, Failure> {
     let description = match artifact::open(&code, &key) {
         Ok((_, description)) => description,
         Err(_) => {
-            let compiled = if artifact::looks_compiled(&bytes) {
-                open_compiled(&file, config.key.as_deref())
-            } else {
-                log::say(&format!("wrun: compiling {}", file.display()));
-                compile::compile(&bytes)
+            let compiled = match given_key {
+                Some(key) => key.and_then(|key| open_compiled(&file, &key)),
+                None => {
+                    log::say(&format!("wrun: compiling {}", file.display()));
+                    compile::compile(&bytes)
+                }
             };
             let Compiled { image, description } = compiled.map_err(shown)?;
             // Whether it arrived whole, each worker sees by the signature.
@@ -110,13 +123,12 @@ fn cache_name(bytes: &[u8]) -> Result<String, Failure> {
 }
 
 /// Takes over a `.cwasm` that the user gave, if the user's key signed it and this wasmtime can run it.
-fn open_compiled(file: &Path, key: Option<&Path>) -> Result<Compiled, Failure> {
+fn open_compiled(file: &Path, key: &Key) -> Result<Compiled, Failure> {
     let refuse = |why: &dyn std::fmt::Display| {
         Failure::new(ExitCode::BadComponent, format!("the compiled code is refused: {why}"))
             .hint("compile the .wasm again with `wrun compile`, or name the key it was signed with by --key-file")
     };
-    let key = Key::open_default(key)?;
-    let (signed, description) = artifact::open(file, &key).map_err(|refusal| match refusal {
+    let (signed, description) = artifact::open(file, key).map_err(|refusal| match refusal {
         Refusal::Io(error) => Failure::new(ExitCode::NoInput, error.to_string()),
         refusal => refuse(&refusal),
     })?;

@@ -19,9 +19,11 @@ use super::db::{DbError, Statement, Step, TxOptions, Want};
 use super::lock::{Acquire, LockError};
 use super::protocol::{Call, Reply};
 use super::queue::{Message, QueueError};
+use crate::state_folder::Way;
 use deliveries::Consuming;
 use link::{Link, Unanswered, Unsent};
-use std::path::PathBuf;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,7 +50,7 @@ struct Kept {
 /// What the task and those who call share.
 #[derive(Debug)]
 struct Line {
-    socket: PathBuf,
+    way: Way,
     generation: u64,
     /// How long a call waits for a connection.
     patience: Duration,
@@ -89,14 +91,14 @@ impl Drop for Kept {
 
 impl Client {
     /// Returns a client for a worker of `generation`, and starts the task that connects it. Calls wait for that.
-    pub fn start(socket: PathBuf, generation: u64) -> Self {
+    pub fn start(socket: &Path, generation: u64) -> io::Result<Self> {
         Self::start_patient(socket, generation, CONNECT_MAX)
     }
 
     /// Like [`Client::start`]; calls wait for `patience`.
-    fn start_patient(socket: PathBuf, generation: u64, patience: Duration) -> Self {
+    fn start_patient(socket: &Path, generation: u64, patience: Duration) -> io::Result<Self> {
         let line = Arc::new(Line {
-            socket,
+            way: Way::to(socket)?,
             generation,
             patience,
             current: watch::Sender::new(None),
@@ -104,7 +106,7 @@ impl Client {
             number: AtomicU64::new(0),
         });
         let task = tokio::spawn(line::keep(line.clone()));
-        Self(Arc::new(Kept { line, task }))
+        Ok(Self(Arc::new(Kept { line, task })))
     }
 
     /// Returns a number that tells one instance's locks from another's.

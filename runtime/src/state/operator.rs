@@ -3,7 +3,7 @@
 use super::protocol::{Call, FromState, Incoming, OperatorCall, Outgoing, Reply, Request, Role};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use crate::state_folder::short_way;
+use crate::state_folder::Way;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -26,8 +26,8 @@ pub struct Operator {
 
 /// Connects to the state process of a running server. `socket` is in its state folder.
 pub fn connect(socket: &Path) -> Result<Operator, Failure> {
-    let stream = short_way(socket)
-        .and_then(|(_folder, path)| UnixStream::connect(path))
+    let stream = Way::to(socket)
+        .and_then(|way| UnixStream::connect(way.path()))
         .map_err(|error| cannot_connect(socket, &error))?;
     let timeout = stream.set_read_timeout(Some(ANSWER_MAX));
     timeout.or_fail(ExitCode::System, || "cannot set a time limit".to_owned())?;

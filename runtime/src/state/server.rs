@@ -15,14 +15,17 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
+use crate::config::sandbox::Mode;
 use crate::config::shared::Shared;
 use crate::exit_code::ExitCode;
 use crate::ipc::{Channel, HEARTBEAT_MS, StateReport, StateVitals, ToState};
+use crate::sandbox::{Needs, Role};
 use accept::Reception;
 use configure::Configurator;
 use returning::Returning;
 use sessions::Sessions;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -42,14 +45,29 @@ const STOP_MAX: Duration = Duration::from_secs(1);
 pub struct Boot {
     /// The folder for the databases' files; it exists.
     pub data: PathBuf,
-    /// The socket that workers and `wrun` commands connect to.
+    /// The socket that workers and `wrun` commands connect to; it does not block.
     pub listener: UnixListener,
     /// The way to the supervisor.
     pub channel: Channel,
+    /// Folders with migrations, now or after a reload.
+    pub reads: Vec<PathBuf>,
+    /// Whether the kernel is asked to confine it.
+    pub sandbox: Mode,
 }
 
 /// Serves until stopped. Runs in the state process and returns the status that it ends with.
 pub fn run(boot: Boot) -> ExitCode {
+    let needs = Needs {
+        read: boot.reads.clone(),
+        write: vec![boot.data.clone()],
+        listeners: vec![boot.listener.as_raw_fd()],
+        ..Needs::none(Role::State)
+    };
+    // Now, while there is one thread: those to come are confined like it.
+    if let Err(failure) = needs.lock_down(boot.sandbox) {
+        tracing::error!(error = %failure, "state process cannot be confined");
+        return failure.code;
+    }
     serve_as_child_of(boot, nix::unistd::getppid().as_raw())
 }
 
@@ -100,7 +118,6 @@ enum End {
 
 impl Server {
     fn new(boot: Boot, supervisor: i32) -> io::Result<Self> {
-        boot.listener.set_nonblocking(true)?;
         // SAFETY: the channel owns its descriptor, and the `AsyncFd` owns the channel from here on.
         let channel = unsafe { AsyncFd::register(boot.channel) }?;
         let (failed, fatal) = mpsc::unbounded_channel();

@@ -188,7 +188,7 @@ mod tests {
                 path: parent.path().to_path_buf(),
                 named: true,
             };
-            let folder = StateFolder::open(&wanted).unwrap();
+            let folder = StateFolder::open(&wanted, None).unwrap();
             Self {
                 control: Control::new(folder.listen().unwrap()),
                 _folder: folder,

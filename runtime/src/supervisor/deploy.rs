@@ -11,6 +11,7 @@ use crate::config::{ServeArgs, Workers};
 use crate::engine::{self, Prepared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
+use crate::sandbox::{Role, Sandbox};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
@@ -91,7 +92,12 @@ pub(super) struct Preparation {
 
 impl Preparation {
     /// Starts to prepare what `args` name, with `cache` as the folder for compiled code.
-    pub(super) fn start(args: &ServeArgs, cache: &Path, now: Instant) -> io::Result<Self> {
+    pub(super) fn start(
+        args: &ServeArgs,
+        cache: &Path,
+        sandbox: &Sandbox,
+        now: Instant,
+    ) -> io::Result<Self> {
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let child = Child {
@@ -99,9 +105,10 @@ impl Preparation {
             keep: vec![write.as_raw_fd()],
             cpu: None,
             expendable: true,
+            privileges: sandbox.privileges(Role::Compile),
         };
         let process = child.fork(|| {
-            let result = engine::prepare(args, cache);
+            let result = engine::prepare(args, cache, sandbox.mode());
             match serde_json::to_writer(File::from(write), &result) {
                 Ok(()) => ExitCode::Ok,
                 Err(_) => ExitCode::Internal,
@@ -195,7 +202,7 @@ impl Supervisor<'_> {
             tracing::info!("reloading");
             self.notify.reloading();
         }
-        match Preparation::start(self.args, &self.folder.cache(), now) {
+        match Preparation::start(self.args, &self.folder.cache(), &self.sandbox, now) {
             Ok(preparation) => self.preparation = Some(preparation),
             Err(error) => {
                 let why = format!("cannot start the compile process: {error}");

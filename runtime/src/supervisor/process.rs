@@ -77,6 +77,12 @@ impl Process {
         self.wait_with(WaitIdOptions::EXITED).map(drop)
     }
 
+    /// Waits until it has ended, and returns how: only for a child that waits for nothing.
+    pub(super) fn wait_for_ending(&self) -> io::Result<Ending> {
+        let ending = self.wait_with(WaitIdOptions::EXITED)?;
+        ending.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     fn wait_with(&self, options: WaitIdOptions) -> io::Result<Option<Ending>> {
         let status = loop {
             match process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
@@ -128,6 +134,10 @@ impl fmt::Display for Ending {
         match self {
             Self::Exited(code) => write!(f, "exit code {code}"),
             Self::Signaled(signal) => match Signal::try_from(*signal) {
+                // Workers meet it in the sandbox alone.
+                Ok(Signal::SIGSYS) => {
+                    f.write_str("killed by SIGSYS, for a system call that the sandbox forbids")
+                }
                 Ok(signal) => write!(f, "killed by {signal}"),
                 Err(_) => write!(f, "killed by signal {signal}"),
             },

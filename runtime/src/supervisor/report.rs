@@ -110,6 +110,9 @@ impl Supervisor<'_> {
             let folder = new.state.path.display();
             tracing::warn!(%folder, "new state folder needs a restart, ignored");
         }
+        if new.sandbox != self.config.sandbox {
+            tracing::warn!("another sandbox or user needs a restart, ignored");
+        }
         for (db, new) in &new.shared.databases {
             let old = self.config.shared.databases.get(db);
             let settings = |it: &Database| (it.max_size, it.durability);

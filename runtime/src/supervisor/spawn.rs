@@ -6,6 +6,7 @@ use super::process::Process;
 use super::signal;
 use crate::exit_code::ExitCode;
 use crate::log;
+use crate::sandbox::Privileges;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
@@ -30,6 +31,8 @@ pub(super) struct Child {
     pub(super) cpu: Option<usize>,
     /// Whether it is to die before the supervisor does when memory runs out.
     pub(super) expendable: bool,
+    /// What it gives up.
+    pub(super) privileges: Privileges,
 }
 
 impl Child {
@@ -85,7 +88,8 @@ impl Child {
         if let Some(cpu) = self.cpu {
             pin_to(cpu);
         }
-        // A change of uid clears this: whoever drops privileges has to set it again.
+        self.privileges.give_up()?;
+        // After a change of uid, which would clear it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != supervisor {
             // It died before it could be watched, so its death will not be signalled.

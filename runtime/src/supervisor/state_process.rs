@@ -11,6 +11,7 @@ use crate::config::Shared;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::ipc::{Channel, StateReport, ToState};
+use crate::sandbox::{Role, Sandbox};
 use crate::state::server::{self, Boot};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -34,8 +35,10 @@ impl StateHandle {
     /// from the end of one state process until the next.
     fn spawn(
         data: PathBuf,
+        reads: Vec<PathBuf>,
         listener: &UnixListener,
         live: Vec<i32>,
+        sandbox: &Sandbox,
         now: Instant,
     ) -> io::Result<Self> {
         let (ours, theirs) = Channel::pair()?;
@@ -45,12 +48,19 @@ impl StateHandle {
             keep: vec![theirs.as_raw_fd(), listener.as_raw_fd()],
             cpu: None,
             expendable: false,
+            // What SQLite sorts in a file, in a migration for one, it puts beside the data.
+            privileges: sandbox
+                .privileges(Role::State)
+                .variable("SQLITE_TMPDIR", &data),
         };
+        let sandbox = sandbox.mode();
         let process = child.fork(|| {
             server::run(Boot {
                 data,
                 listener,
                 channel: theirs,
+                reads,
+                sandbox,
             })
         })?;
         Ok(Self {
@@ -176,8 +186,16 @@ impl Supervisor<'_> {
             None => self.folder.listen_for_state()?,
         };
         let listener = self.state_listener.insert(listener);
-        StateHandle::spawn(self.folder.data(), listener, live, now)
-            .or_fail(ExitCode::System, || "cannot fork".to_owned())
+        let reads = self.config.reads();
+        StateHandle::spawn(
+            self.folder.data(),
+            reads,
+            listener,
+            live,
+            &self.sandbox,
+            now,
+        )
+        .or_fail(ExitCode::System, || "cannot fork".to_owned())
     }
 
     fn configure_state(&mut self, generation: u64, shared: Shared, now: Instant) {

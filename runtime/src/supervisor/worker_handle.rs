@@ -6,15 +6,24 @@ use super::deploy::Deployment;
 use super::policy::Place;
 use super::process::Process;
 use super::spawn::Child;
-use crate::config::Drain;
+use crate::config::{Config, Drain};
+use crate::engine::instances;
 use crate::ipc::{Channel, ToSupervisor, ToWorker, Vitals};
 use crate::listener::Listener;
+use crate::sandbox::{Privileges, Role, Sandbox};
 use crate::worker::{self, Boot};
+use nix::sys::resource::Resource;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// Memory that a worker may have besides its guests': code's data, connections, buffers.
+const OWN_MEMORY: u64 = 4 << 30;
+
+/// Descriptors that a worker may have besides connections.
+const OWN_DESCRIPTORS: u64 = 1024;
 
 /// A worker that has not been reaped.
 #[derive(Debug)]
@@ -44,6 +53,7 @@ impl WorkerHandle {
         deployment: &Deployment,
         listeners: &[Listener],
         state: PathBuf,
+        sandbox: &Sandbox,
         now: Instant,
     ) -> io::Result<Self> {
         let Place { slot, generation } = place;
@@ -62,7 +72,9 @@ impl WorkerHandle {
             keep,
             cpu,
             expendable: true,
+            privileges: privileges(sandbox, &deployment.prepared.config),
         };
+        let sandbox = sandbox.mode();
         let process = child.fork(|| {
             let config = deployment.prepared.config.clone();
             let code = deployment.prepared.code.clone();
@@ -75,6 +87,7 @@ impl WorkerHandle {
                 listeners,
                 channel: theirs,
                 state: uses_state.then_some(state),
+                sandbox,
             })
         })?;
         Ok(Self {
@@ -132,6 +145,29 @@ pub(super) fn hear<T: DeserializeOwned>(channel: &mut Option<Channel>) -> Heard<
             Heard::Silence
         }
     }
+}
+
+/// Returns what a worker gives up, which depends on what its guests may use.
+fn privileges(sandbox: &Sandbox, config: &Config) -> Privileges {
+    let limits = &config.limits;
+    let instances = u64::from(instances(config));
+    let memory = instances
+        .saturating_mul(limits.memory)
+        .saturating_add(OWN_MEMORY);
+    let outbound = instances.saturating_mul(u64::from(limits.outbound_requests));
+    let descriptors = u64::from(limits.connections)
+        .saturating_add(if config.outbound.is_empty() {
+            0
+        } else {
+            outbound
+        })
+        .saturating_add(OWN_DESCRIPTORS);
+    sandbox
+        .privileges(Role::Worker)
+        // Not RLIMIT_AS: what guests' memories reserve is never used.
+        .limit(Resource::RLIMIT_DATA, memory)
+        .limit(Resource::RLIMIT_NOFILE, descriptors)
+        .limit(Resource::RLIMIT_MEMLOCK, 0)
 }
 
 /// Tells whether an error is about a packet and not about the socket.

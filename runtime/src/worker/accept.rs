@@ -6,7 +6,8 @@
 use super::Worker;
 use super::connection;
 use nix::errno::Errno;
-use std::fs::File;
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -89,11 +90,12 @@ fn is_exhausted(error: &std::io::Error) -> bool {
 
 /// A descriptor kept back, so that a connection can be accepted and closed when there is no other left: its client is told,
 /// and the listener does not stay readable for ever.
-struct Spare(Option<File>);
+struct Spare(Option<OwnedFd>);
 
 impl Spare {
     fn open() -> Self {
-        Self(File::open("/dev/null").ok())
+        // Of the descriptors, the kind that takes neither a file nor a peer.
+        Self(eventfd(0, EventfdFlags::CLOEXEC).ok())
     }
 
     fn turn_away(&mut self, listener: &TcpListener) {

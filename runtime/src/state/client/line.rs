@@ -36,7 +36,7 @@ pub(super) async fn keep(line: Arc<Line>) {
 /// Connects and says who this is. Waits for a state process that is only just starting: the supervisor holds the
 /// socket.
 async fn connect(line: &Line) -> io::Result<Arc<Link>> {
-    let link = Link::new(Stream::connect(&line.socket).await?);
+    let link = Link::new(Stream::connect(&line.way).await?);
     let role = Role::Worker {
         generation: line.generation,
     };

@@ -33,7 +33,7 @@ impl Socket {
     }
 
     fn client(&self) -> Client {
-        Client::start(path(&self.folder), 1)
+        Client::start(&path(&self.folder), 1).unwrap()
     }
 
     /// Takes the client's next connection, and lets it in.
@@ -156,7 +156,7 @@ fn everything_can_be_shared_between_threads() {
 #[tokio::test]
 async fn request_that_makes_no_sense_is_refused_without_a_connection() {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::start(path(&folder), 1);
+    let client = Client::start(&path(&folder), 1).unwrap();
     let acquired = client
         .acquire(1, "space", Vec::new(), None, None, None)
         .await;
@@ -166,7 +166,7 @@ async fn request_that_makes_no_sense_is_refused_without_a_connection() {
 #[tokio::test]
 async fn call_without_a_state_process_is_unavailable_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::start_patient(path(&folder), 1, Duration::from_millis(20));
+    let client = Client::start_patient(&path(&folder), 1, Duration::from_millis(20)).unwrap();
     let sent = client.send("queue", vec![Message::default()]).await;
     assert!(matches!(sent, Err(QueueError::Unavailable(_))));
 }

@@ -4,13 +4,12 @@
 //! peer has read: as often again as there are messages.
 
 use crate::state::spin::Spin;
-use crate::state_folder::short_way;
+use crate::state_folder::Way;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop::consume_budget;
@@ -21,10 +20,9 @@ use tokio::task::yield_now;
 pub struct Stream(AsyncFd<UnixStream>);
 
 impl Stream {
-    /// Connects to the socket at `path`, however long that is.
-    pub async fn connect(path: &Path) -> io::Result<Self> {
-        let (_folder, path) = short_way(path)?;
-        Self::of(tokio::net::UnixStream::connect(path).await?)
+    /// Connects to the socket at the end of `way`.
+    pub async fn connect(way: &Way) -> io::Result<Self> {
+        Self::of(tokio::net::UnixStream::connect(way.path()).await?)
     }
 
     /// Returns the stream of a connection that was made or taken.

@@ -39,7 +39,7 @@ impl Fixture {
     /// Starts a state process that serves one generation.
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("state.sock")).unwrap();
+        let listener = listener(&folder.path().join("state.sock"));
         let mut server = Self {
             folder,
             listener,
@@ -61,6 +61,8 @@ impl Fixture {
             data: self.folder.path().to_path_buf(),
             listener: self.listener.try_clone().unwrap(),
             channel: theirs,
+            reads: Vec::new(),
+            sandbox: Mode::Off,
         };
         // No process has the pid 0, so this one may be an operator.
         let thread = std::thread::spawn(|| serve_as_child_of(boot, 0));
@@ -102,7 +104,7 @@ impl Fixture {
     }
 
     fn client(&self) -> Client {
-        Client::start(self.socket(), GENERATION)
+        Client::start(&self.socket(), GENERATION).unwrap()
     }
 
     /// Connects without a word.
@@ -282,6 +284,13 @@ fn worker_may_not_ask_what_operators_ask_nor_the_other_way_round() {
     operator.ended();
 }
 
+/// Listens as the supervisor does for a state process.
+fn listener(socket: &Path) -> UnixListener {
+    let listener = UnixListener::bind(socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
 #[test]
 fn child_of_the_supervisor_is_no_operator() {
     let folder = tempfile::tempdir().unwrap();
@@ -289,8 +298,10 @@ fn child_of_the_supervisor_is_no_operator() {
     let (ours, theirs) = Channel::pair().unwrap();
     let boot = Boot {
         data: folder.path().to_path_buf(),
-        listener: UnixListener::bind(&socket).unwrap(),
+        listener: listener(&socket),
         channel: theirs,
+        reads: Vec::new(),
+        sandbox: Mode::Off,
     };
     // This process's parent is the parent of the state process, too, as it runs here.
     let thread = std::thread::spawn(|| run(boot));
@@ -730,7 +741,7 @@ async fn queue_of_another_database_is_no_part_of_a_transaction() {
     let database = more.databases["default"].clone();
     more.databases.insert("other".to_owned(), database);
     server.configure(2, more, Vec::new()).unwrap();
-    let client = Client::start(server.socket(), 2);
+    let client = Client::start(&server.socket(), 2).unwrap();
     let begun = client.begin("other", TxOptions::default(), &[]).await;
     let sent = begun.unwrap().send("jobs", vec![message("lost")]).await;
     assert!(matches!(sent, Err(QueueError::Invalid(_))));

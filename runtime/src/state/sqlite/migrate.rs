@@ -53,7 +53,8 @@ pub(super) fn apply(options: &Options, folder: &Path) -> Result<Vec<String>, Fai
 fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let reading = || format!("{}: cannot be read", folder.display());
     let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder).or_fail(ExitCode::NoInput, reading)? {
+    let entries = fs::read_dir(folder).map_err(|error| unreadable(reading(), &error))?;
+    for entry in entries {
         let path = entry.or_fail(ExitCode::NoInput, reading)?.path();
         if path.extension().is_none_or(|extension| extension != "sql") {
             continue;
@@ -65,6 +66,18 @@ fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, Failure> {
         files.insert(name.into_owned(), sql);
     }
     Ok(files)
+}
+
+/// Says why a folder cannot be read that may well be there.
+fn unreadable(what: String, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(ExitCode::NoInput, format!("{what}: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => failure.hint(
+            "put it beneath the folder of wrun.toml, or restart the server: the state process reads no folder that was \
+             not named when it was started",
+        ),
+        _ => failure,
+    }
 }
 
 /// Returns the names of the files that were applied, and their hashes.
