@@ -12,14 +12,15 @@ pub(super) enum Dice {
 }
 
 impl Dice {
-    fn next(&mut self, end: u64) -> u64 {
+    /// Returns a number below `end`.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         match self {
             Self::Seeded(state) => {
                 *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
                 let mut number = *state;
                 number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                number ^ (number >> 31)
+                (number ^ (number >> 31)) % end
             }
             #[cfg(feature = "fuzz")]
             Self::Chosen(bytes) => {
@@ -28,14 +29,9 @@ impl Dice {
                 for _ in (0..64 - end.leading_zeros()).step_by(8) {
                     number = number << 8 | u64::from(bytes.pop_front().unwrap_or(0));
                 }
-                number
+                number % end
             }
         }
-    }
-
-    /// Returns a number below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next(end) % end
     }
 
     /// Is true about once in `count` times.
