@@ -1,8 +1,8 @@
 //! What guests call: one file per interface that wrun gives a meaning of its own.
 //!
-//! `wasi:cli` is wasmtime's, but for where output goes (`log`); `wasi:http` is wasmtime's, but for who may be called
-//! (`http`). `lock`, `db`, `queue` and `keyvalue` convert, call the state process and convert back. Guest input never
-//! panics here.
+//! `wasi:cli` is wasmtime's, but for when its context is made (`cli`) and where output goes (`log`); `wasi:http` is
+//! wasmtime's, but for who may be called (`http`). `lock`, `db`, `queue` and `keyvalue` convert, call the state process and
+//! convert back. Guest input never panics here.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +12,7 @@
 
 pub(crate) mod batch;
 pub mod bindings;
+pub(crate) mod cli;
 pub(crate) mod config;
 mod db;
 pub(crate) mod drafts;

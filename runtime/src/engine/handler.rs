@@ -16,9 +16,9 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::host::batch::Batch;
 use crate::host::bindings::WorkerPre;
+use crate::host::cli::{Settings, Wasi};
 use crate::host::config::Variables;
 use crate::host::http::{Egress, Outbound};
-use crate::host::log::GuestLog;
 use crate::host::queue::{handed_over, settled};
 use crate::host::shared::{Share, Shared};
 use crate::state::client::Client;
@@ -30,7 +30,6 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Engine, Store};
-use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p3::Request as ServiceRequest;
@@ -87,7 +86,7 @@ pub struct Handler {
     engine: Engine,
     pre: Pre,
     limits: Limits,
-    env: Vec<(String, String)>,
+    wasi: Arc<Settings>,
     variables: Variables,
     outbound: Arc<Outbound>,
     /// `None` if the manifest grants nothing that guests share.
@@ -128,7 +127,10 @@ impl Handler {
             engine,
             pre,
             limits: config.limits.clone(),
-            env: config.env.clone().into_iter().collect(),
+            wasi: Arc::new(Settings {
+                env: config.env.clone().into_iter().collect(),
+                log_max: config.limits.log,
+            }),
             variables: Variables::new(config.variables.clone()),
             outbound: Arc::new(Outbound::new(config.outbound.clone())),
             shared: client.map(|client| Arc::new(Shared::new(config.shared.clone(), client))),
@@ -243,16 +245,10 @@ impl Handler {
         cpu: Arc<CpuMeter>,
         batch: Option<Arc<Batch>>,
     ) -> Store<GuestState> {
-        let log = GuestLog::new(id.clone(), self.limits.log);
-        let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(log.stdout())
-            .stderr(log.stderr())
-            .envs(&self.env)
-            .max_random_size(RANDOM_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_MAX);
         let state = GuestState {
-            wasi: wasi.build(),
+            wasi: Wasi::new(self.wasi.clone(), id.clone()),
             http,
             table: wasmtime::component::ResourceTable::new(),
             egress: Egress::new(self.outbound.clone(), self.limits.outbound_requests),
@@ -267,9 +263,6 @@ impl Handler {
         store
     }
 }
-
-/// Random bytes that a guest gets in one call, at most.
-const RANDOM_MAX: u64 = 64 << 10;
 
 /// What the header fields of one message may take in memory, in bytes.
 const FIELDS_MAX: usize = 128 << 10;

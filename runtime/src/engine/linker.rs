@@ -12,12 +12,14 @@ use crate::host::bindings;
 use crate::host::drafts;
 use crate::host::shared::HasShare;
 use wasmtime::Engine;
-use wasmtime::component::Linker;
+use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime_wasi::p2::bindings::io;
 
 /// Returns the linker for guests of `profile`.
 pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    streams(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     bindings::Worker::add_to_linker::<_, HasShare>(&mut linker, GuestState::share)?;
     drafts::add_to_linker(&mut linker, GuestState::share, |state| &mut state.variables)?;
@@ -26,6 +28,23 @@ pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Link
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
     Ok(linker)
+}
+
+/// Has `wasi:io` work on the table of resources alone: by way of the context, the first look at a body would make one.
+fn streams(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    io::error::add_to_linker::<_, HasTable>(linker, |state| &mut state.table)?;
+    io::poll::add_to_linker::<_, HasTable>(linker, |state| &mut state.table)?;
+    io::streams::add_to_linker::<_, HasTable>(linker, |state| &mut state.table)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// What the functions of `wasi:io` work on.
+struct HasTable;
+
+impl HasData for HasTable {
+    type Data<'a> = &'a mut ResourceTable;
 }
 
 /// Refuses a component that imports what `linker` does not have, and names all of it: fixing them one by one is no fun.
