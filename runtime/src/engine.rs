@@ -7,14 +7,18 @@ mod artifact;
 mod body;
 mod compile;
 mod consumer;
+mod contents;
 mod guest;
 mod handler;
 mod inspect;
 mod key;
 mod linker;
+mod mapping;
+mod memory;
 mod pool;
 mod prepare;
 mod profile;
+mod stack;
 mod store;
 mod ticks;
 

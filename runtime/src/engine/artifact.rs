@@ -1,11 +1,13 @@
 //! A `.cwasm` file: machine code and, behind it, what it is and who made it.
 //!
 //! ```text
-//! wasmtime's ELF image | description (JSON) | length of the description, u32 LE | HMAC-SHA256 of all before | magic
+//! wasmtime's ELF image | first contents of memory | description (JSON) | length of the description, u32 LE | HMAC-SHA256 of all before | magic
 //! ```
 //!
-//! The image comes first so that wasmtime maps the file as it is. Nothing is deserialised before the signature holds.
+//! The image comes first so that wasmtime maps the file as it is; the contents begin with a page, so that `memory` can map
+//! them. Nothing is deserialised before the signature holds.
 
+use super::contents::{Contents, PAGE};
 use super::key::{Key, SIGNATURE_LEN};
 use super::profile::Profile;
 use hmac::Mac as _;
@@ -13,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// The last bytes of every file.
-const MAGIC: &[u8; 8] = b"wruncwa2";
+const MAGIC: &[u8; 8] = b"wruncwa3";
 
 /// Length of the description, signature and magic.
 const FOOTER: usize = 4 + SIGNATURE_LEN + MAGIC.len();
@@ -39,6 +42,18 @@ pub(crate) struct Description {
     pub(crate) core_instances: u32,
     /// The first size of its largest memory, in bytes.
     pub(crate) initial_memory: u64,
+    /// Where the file has what its memory begins with; `None` if wasmtime fills it.
+    pub(crate) contents: Option<Place>,
+}
+
+/// Where contents lie.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// In the file.
+    pub(crate) at: u64,
+    pub(crate) len: usize,
+    /// In the memory.
+    pub(crate) start: usize,
 }
 
 /// Why a file is not run.
@@ -60,10 +75,29 @@ pub(crate) fn looks_compiled(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF") || bytes.ends_with(MAGIC)
 }
 
-/// Returns the file that holds `image`, signed with `key`.
-pub(crate) fn seal(image: Vec<u8>, description: &Description, key: &Key) -> Vec<u8> {
+/// Returns the file that holds `image` and `contents`, signed with `key`.
+pub(crate) fn seal(
+    image: Vec<u8>,
+    contents: Option<&Contents>,
+    description: &Description,
+    key: &Key,
+) -> Vec<u8> {
     let mut file = image;
-    let description = serde_json::to_vec(description).expect("plain data");
+    let contents = contents.map(|contents| {
+        file.resize(file.len().next_multiple_of(PAGE), 0);
+        let at = file.len() as u64;
+        file.extend_from_slice(&contents.bytes);
+        Place {
+            at,
+            len: contents.bytes.len(),
+            start: contents.start,
+        }
+    });
+    let description = Description {
+        contents,
+        ..description.clone()
+    };
+    let description = serde_json::to_vec(&description).expect("plain data");
     file.extend_from_slice(&description);
     file.extend_from_slice(
         &u32::try_from(description.len())
@@ -133,6 +167,21 @@ impl Signed {
         // wasmtime's; and wrun never changes a file that it has written.
         unsafe { Component::deserialize_file(engine, path) }
     }
+
+    /// Reads the contents that lie at `place`.
+    pub(crate) fn contents(&self, place: Place) -> io::Result<Contents> {
+        let mut bytes = vec![0; place.len];
+        self.0.read_exact_at(&mut bytes, place.at)?;
+        Ok(Contents {
+            start: place.start,
+            bytes,
+        })
+    }
+
+    /// Returns the file, which never changes.
+    pub(super) fn file(&self) -> &File {
+        &self.0
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +201,7 @@ mod tests {
             tables: 2,
             core_instances: 3,
             initial_memory: 65536,
+            contents: None,
         }
     }
 
@@ -167,6 +217,7 @@ mod tests {
             &path,
             seal(
                 b"\x7fELF image".to_vec(),
+                None,
                 &description(),
                 &key(folder.path(), "a"),
             ),
@@ -182,7 +233,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = key(folder.path(), "key");
         let path = folder.path().join("code");
-        let good = seal(b"\x7fELF image".to_vec(), &description(), &key);
+        let good = seal(b"\x7fELF image".to_vec(), None, &description(), &key);
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;

@@ -4,12 +4,14 @@
 //! supervisor or a worker: compiling starts threads, and a hostile component can make it take all there is.
 
 use super::artifact::{self, Description};
+use super::contents::{self, Contents};
 use super::inspect::inspect;
 use super::key::Key;
 use super::linker;
 use super::profile::Profile;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
+use std::borrow::Cow;
 use std::path::Path;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -21,6 +23,8 @@ pub(crate) const COMPONENT_MAX: u64 = 256 << 20;
 pub(crate) struct Compiled {
     /// wasmtime's image.
     pub(crate) image: Vec<u8>,
+    /// What its memory begins with, if that is not in the image.
+    pub(crate) contents: Option<Contents>,
     pub(crate) description: Description,
 }
 
@@ -38,7 +42,11 @@ pub(crate) fn compile(wasm: &[u8]) -> Result<Compiled, Failure> {
     let linker = linker::linker(&engine, outside.profile)
         .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
     linker::check_imports(&linker, &outside.imports)?;
-    let component = Component::new(&engine, wasm).map_err(|error| {
+    let (wasm, contents) = match contents::take_out(wasm) {
+        Some((rest, contents)) => (Cow::from(rest), Some(contents)),
+        None => (Cow::from(wasm), None),
+    };
+    let component = Component::new(&engine, &wasm).map_err(|error| {
         Failure::new(
             ExitCode::BadComponent,
             format!("the component is broken: {error:#}"),
@@ -50,14 +58,23 @@ pub(crate) fn compile(wasm: &[u8]) -> Result<Compiled, Failure> {
     let image = component.serialize().or_fail(ExitCode::Internal, || {
         "cannot serialise the compiled code".to_owned()
     })?;
-    Ok(Compiled { image, description })
+    Ok(Compiled {
+        image,
+        contents,
+        description,
+    })
 }
 
 /// Compiles the file `input` to `output`, signed with `key`: what `wrun compile` does.
 pub fn compile_file(input: &Path, output: &Path, key: &Key) -> Result<(), Failure> {
     let wasm = read(input)?;
     let compiled = compile(&wasm)?;
-    let file = artifact::seal(compiled.image, &compiled.description, key);
+    let file = artifact::seal(
+        compiled.image,
+        compiled.contents.as_ref(),
+        &compiled.description,
+        key,
+    );
     std::fs::write(output, file).map_err(|error| {
         Failure::new(
             ExitCode::CannotCreate,
@@ -114,6 +131,7 @@ fn describe(component: &Component, profile: Profile) -> Result<Description, Fail
         tables: needs.num_tables,
         core_instances: CORE_INSTANCES_MAX,
         initial_memory: needs.max_initial_memory_size.unwrap_or(0) * WASM_PAGE,
+        contents: None,
     })
 }
 

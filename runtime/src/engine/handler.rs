@@ -6,7 +6,7 @@ use super::consumer::consumer;
 use super::guest::{Deadline, Finished, Guest, Slot, Stopped};
 use super::key::Key;
 use super::linker;
-use super::pool::pool;
+use super::pool;
 use super::prepare::CACHE_KEY;
 use super::profile::{Kind, Profile};
 use super::store::{CpuMeter, GuestState, MemoryLimit, limit};
@@ -107,7 +107,8 @@ impl Handler {
         let (signed, description) =
             artifact::open(code, &key).map_err(|refusal| refuse(&refusal))?;
         let mut settings = description.profile.config();
-        settings.allocation_strategy(pool(&description, config));
+        pool::allocate(&mut settings, &signed, &description, config)
+            .map_err(|error| refuse(&error))?;
         let engine = Engine::new(&settings).map_err(|error| {
             Failure::new(
                 ExitCode::System,

@@ -1,12 +1,45 @@
 //! The allocator of instances: how many there can be at a time, and what each may take up.
 
-use super::artifact::Description;
+use super::artifact::{Description, Signed};
+use super::memory::{First, Memories};
+use super::stack::Stacks;
 use crate::config::Config;
+use std::io;
+use std::sync::Arc;
 use wasmtime::{InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// Returns the allocator of instances: every slot that can be needed at a time is there from the start.
-pub(super) fn pool(description: &Description, config: &Config) -> InstanceAllocationStrategy {
-    let limits = &config.limits;
+/// Sets up the allocator of instances of the component in `signed`.
+pub(super) fn allocate(
+    settings: &mut wasmtime::Config,
+    signed: &Signed,
+    description: &Description,
+    config: &Config,
+) -> io::Result<()> {
+    let Some(place) = description.contents else {
+        settings.allocation_strategy(pool(description, config));
+        return Ok(());
+    };
+    let first = First {
+        file: signed.file(),
+        at: place.at,
+        len: place.len,
+        start: place.start,
+    };
+    let memories = instances(config).saturating_mul(description.memories.max(1));
+    let memories = Memories::new(&first, most_memory(config), memories as usize)?;
+    settings
+        .with_host_memory(Arc::new(memories))
+        .with_host_stack(Arc::new(Stacks::default()));
+    Ok(())
+}
+
+/// Returns the most that one memory may take up, in bytes.
+fn most_memory(config: &Config) -> usize {
+    usize::try_from(config.limits.memory).unwrap_or(usize::MAX)
+}
+
+/// Returns wasmtime's own allocator: every slot that can be needed at a time is there from the start.
+fn pool(description: &Description, config: &Config) -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::new();
     let slots = instances(config);
     let each = |count: u32| slots.saturating_mul(count.max(1));
@@ -14,12 +47,13 @@ pub(super) fn pool(description: &Description, config: &Config) -> InstanceAlloca
         .total_core_instances(each(description.core_instances))
         .total_memories(each(description.memories))
         .total_tables(each(description.tables))
+        // Each request may need a second one in 0.3.
         .total_stacks(each(2))
         .max_memories_per_component(description.memories.max(1))
         .max_tables_per_component(description.tables.max(1))
         .max_memories_per_module(description.memories.max(1))
         .max_tables_per_module(description.tables.max(1))
-        .max_memory_size(usize::try_from(limits.memory).unwrap_or(usize::MAX))
+        .max_memory_size(most_memory(config))
         // Tables are a few KiB: clearing them in place is cheaper than giving their pages back to the kernel.
         .table_keep_resident(TABLE_KEEP_RESIDENT)
         .linear_memory_keep_resident(memory_keep_resident(description.initial_memory))

@@ -70,9 +70,14 @@ pub fn prepare(args: &ServeArgs, cache: &Path, sandbox: Mode) -> Result<Prepared
                     compile::compile(&bytes)
                 }
             };
-            let Compiled { image, description } = compiled.map_err(shown)?;
+            let Compiled {
+                image,
+                contents,
+                description,
+            } = compiled.map_err(shown)?;
             // Whether it arrived whole, each worker sees by the signature.
-            keep(&code, &artifact::seal(image, &description, &key))?;
+            let file = artifact::seal(image, contents.as_ref(), &description, &key);
+            keep(&code, &file)?;
             description
         }
     };
@@ -140,7 +145,16 @@ fn open_compiled(file: &Path, key: &Key) -> Result<Compiled, Failure> {
     let image = component.serialize().or_fail(ExitCode::Internal, || {
         "cannot copy the compiled code".to_owned()
     })?;
-    Ok(Compiled { image, description })
+    let contents = description
+        .contents
+        .map(|place| signed.contents(place))
+        .transpose()
+        .map_err(|error| refuse(&error))?;
+    Ok(Compiled {
+        image,
+        contents,
+        description,
+    })
 }
 
 /// Refuses a component whose first memory alone is over the limit: each of its requests would fail.

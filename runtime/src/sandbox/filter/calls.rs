@@ -77,6 +77,12 @@ fn memory(rules: &mut Rules, role: Role) {
             when(rules, call, &[lacks(2, libc::PROT_WRITE)]);
         }
     }
+    // What madvise(2) does, for many parts at once; to no other process.
+    let own = [
+        is(0, number(PIDFD_SELF)),
+        is(3, number(libc::MADV_DONTNEED)),
+    ];
+    when(rules, libc::SYS_process_madvise, &own);
 }
 
 fn threads(rules: &mut Rules) {
@@ -224,6 +230,9 @@ fn condition(argument: u8, op: SeccompCmpOp, value: u64) -> SeccompCondition {
 fn number(value: c_int) -> u64 {
     u64::from(value.cast_unsigned())
 }
+
+/// The calling process, where a pidfd is asked for.
+const PIDFD_SELF: c_int = -10_000;
 
 /// Names a part of memory for `/proc/PID/maps`: the allocator does.
 const PR_SET_VMA: c_int = 0x5356_4d41;
