@@ -40,6 +40,11 @@ bench *args:
     cargo build --release --workspace
     target/release/bench {{args}}
 
+# Takes the CPU time of one request apart; needs perf and wrk
+profile *seconds:
+    cargo build --release
+    tests/profile.sh {{seconds}}
+
 # Measures locks, databases and queues beside Redis and PostgreSQL, where they are installed
 bench-state *args:
     cargo build --release --workspace

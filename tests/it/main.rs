@@ -3,6 +3,7 @@
 mod answers;
 mod bad_input;
 mod bench;
+mod budget;
 mod build;
 mod compile;
 mod compromised;

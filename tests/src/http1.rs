@@ -1,8 +1,10 @@
 //! A client of HTTP/1.1 that sends exactly the bytes it is given and tells a clean end from a broken one.
 
 use crate::response::Response;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, ErrorKind, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// How long to wait for the server's next byte.
@@ -180,6 +182,17 @@ impl Connection {
             .set_nonblocking(false)
             .expect("a socket can be made blocking");
         ended
+    }
+
+    /// Tells whether there is something to read, without waiting.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel cannot say.
+    pub fn has_bytes(&self) -> bool {
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut fds, PollTimeout::ZERO).expect("a socket can be looked at");
+        ready > 0 || !self.unread.is_empty()
     }
 
     /// Returns the same connection again, for a thread that sends while this one receives.

@@ -30,6 +30,7 @@ pub mod server;
 pub mod state;
 pub mod terminal;
 pub mod third_party;
+pub mod tracee;
 pub mod upstream;
 pub mod wait;
 pub mod workbench;

@@ -99,10 +99,16 @@ pub fn status(pid: i32, key: &str) -> String {
         .unwrap_or_default()
 }
 
+/// Returns how many pages the process has been given without reading a disk; zero if it is gone.
+pub fn page_faults(pid: i32) -> u64 {
+    stat(pid).map_or(0, |stat| stat.page_faults)
+}
+
 /// What the tests need of `/proc/PID/stat`.
 struct Stat {
     state: String,
     parent: i32,
+    page_faults: u64,
     cpu_ticks: u64,
 }
 
@@ -114,6 +120,7 @@ fn stat(pid: i32) -> Option<Stat> {
     Some(Stat {
         state: (*fields.first()?).to_owned(),
         parent: fields.get(1)?.parse().ok()?,
+        page_faults: fields.get(7)?.parse().ok()?,
         cpu_ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
     })
 }
