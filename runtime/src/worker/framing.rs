@@ -97,6 +97,11 @@ impl Framing {
         }
     }
 
+    /// Tells whether a head is to come, or has come in part.
+    pub(super) fn is_before_head_end(&self) -> bool {
+        matches!(self.state, State::RequestLine | State::Fields)
+    }
+
     /// Looks at the next bytes and returns how many of them belong to the current message: the rest must wait until the
     /// message has been taken.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
@@ -154,6 +159,8 @@ impl Framing {
             (false, _) => {}
         }
         let was = self.state;
+        let begins_extension =
+            byte == b';' && matches!(was, State::ChunkExtension { quoted: false, .. });
         match was {
             State::RequestLine if byte == b'#' => return Err(Violation::Fragment),
             State::Fields if self.line == 0 && matches!(byte, b' ' | b'\t') => {
@@ -166,7 +173,8 @@ impl Framing {
                     quoted: quoted ^ (byte == b'"'),
                 };
                 let printable = byte.is_ascii_graphic() || (quoted && byte == b' ');
-                if !printable || self.total >= EXTENSION_MAX {
+                let empty = begins_extension && self.line == 0;
+                if !printable || empty || self.total >= EXTENSION_MAX {
                     return Err(Violation::Chunk);
                 }
             }
@@ -174,10 +182,11 @@ impl Framing {
             State::Trailers if self.total >= TRAILERS_MAX => return Err(Violation::Trailers),
             _ => {}
         }
-        let extended = matches!(
-            (was, self.state),
-            (State::ChunkSize(_), State::ChunkExtension { .. })
-        );
+        let extended = begins_extension
+            || matches!(
+                (was, self.state),
+                (State::ChunkSize(_), State::ChunkExtension { .. })
+            );
         if was == State::Fields {
             self.count_lengths(byte)?;
         }

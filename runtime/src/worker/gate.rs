@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode, Version};
+use std::net::Ipv6Addr;
 
 /// The longest request target in bytes.
 const TARGET_MAX: usize = 8 << 10;
@@ -126,6 +127,10 @@ fn target(head: &Parts) -> Result<PathAndQuery, Refusal> {
     if path.as_str() == "*" && head.method != Method::OPTIONS {
         return Err(bad("the target * with a method other than OPTIONS"));
     }
+    if !path.as_str().is_ascii() {
+        return Err(bad("a request target beyond ASCII"));
+    }
+    let path = rooted(path)?;
     match head.uri.scheme() {
         Some(scheme) if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS => {
             Err(bad("an unknown scheme"))
@@ -134,6 +139,16 @@ fn target(head: &Parts) -> Result<PathAndQuery, Refusal> {
             Err(bad("an invalid request target"))
         }
         _ => Ok(path),
+    }
+}
+
+/// Gives an absolute target that ends with its authority and a query the path that it means (RFC 9112 §3.2.1).
+fn rooted(path: PathAndQuery) -> Result<PathAndQuery, Refusal> {
+    match path.as_str().strip_prefix('?') {
+        None => Ok(path),
+        Some(query) => format!("/?{query}")
+            .parse()
+            .map_err(|_| bad("an invalid request target")),
     }
 }
 
@@ -172,9 +187,17 @@ fn check_authority(authority: &Authority) -> Result<Authority, Refusal> {
         && !authority
             .as_str()
             .contains(['@', ',', '/', '\\', '?', '#', ' ', '%']);
+    let is_address = match host.strip_prefix('[') {
+        None => true,
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+    };
     let port = &authority.as_str()[host.len()..];
-    let port_is_number = port.is_empty() || authority.port_u16().is_some();
-    (plain && port_is_number)
+    // A number is also what begins with a sign, elsewhere.
+    let port_is_number =
+        port.is_empty() || (authority.port_u16().is_some() && !port.contains(['+', '-']));
+    (plain && is_address && port_is_number)
         .then(|| authority.clone())
         .ok_or(bad("an invalid host"))
 }
