@@ -3,7 +3,7 @@
 //!
 //! One timer per connection, set again only when it fires; one more while a client takes no bytes.
 
-use super::framing::{BodyFraming, Framing};
+use super::framing::{BodyFraming, Framing, Violation};
 use super::pace::Pace;
 use bytes::{Buf as _, BytesMut};
 use std::io;
@@ -92,6 +92,8 @@ pub(super) struct Wire {
     framing: Framing,
     /// Bytes that were read and are not passed on yet.
     held: BytesMut,
+    /// What is wrong with them: nothing more is read then.
+    violation: Option<Violation>,
     opened: Instant,
     /// When part of a head was first waited on.
     head_since: Option<Instant>,
@@ -116,6 +118,7 @@ impl Wire {
             protocol: Protocol::Http1,
             framing: Framing::default(),
             held: BytesMut::new(),
+            violation: None,
             opened,
             head_since: None,
             timer: Box::pin(sleep_until(deadline)),
@@ -162,38 +165,57 @@ impl Wire {
         }
     }
 
-    /// Returns how many of `bytes` may be passed on now.
-    fn scan(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Returns how many of `bytes` may be passed on now, or notes what is wrong with them.
+    fn scan(&mut self, bytes: &[u8]) -> usize {
         if self.protocol == Protocol::Http2 {
-            return Ok(bytes.len());
+            return bytes.len();
         }
         if let Some(framing) = lock(&self.activity.framing).take() {
             self.framing.body(framing);
         }
-        self.framing.scan(bytes).map_err(|violation| {
-            tracing::debug!(%violation, "request refused");
-            // One inside a body is answered by whoever reads the body.
-            self.refuse("400 Bad Request");
-            io::Error::new(io::ErrorKind::InvalidData, violation)
-        })
+        match self.framing.scan(bytes) {
+            Ok(len) => len,
+            Err(violation) => {
+                self.violation = Some(violation);
+                0
+            }
+        }
+    }
+
+    /// Ends a connection whose bytes are not understood. If they come after a request that is being answered, it is
+    /// answered first: hyper reads on after that.
+    fn poll_violation(&self, violation: Violation) -> Poll<io::Result<()>> {
+        let is_next = self.framing.is_before_head_end();
+        if self.activity.is_busy() && is_next {
+            return Poll::Pending;
+        }
+        tracing::debug!(%violation, "request refused");
+        // One inside a body is answered by whoever reads the body.
+        self.refuse("400 Bad Request");
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)))
     }
 
     /// Reads from the socket, or from what is held, and holds back what belongs to the next message.
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.held.is_empty() {
+        let before = buf.filled().len();
+        if self.violation.is_some() {
+            // There is nothing more to read.
+        } else if self.held.is_empty() {
+            ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+            let len = self.scan(&buf.filled()[before..]);
+            self.held.extend_from_slice(&buf.filled()[before + len..]);
+            buf.set_filled(before + len);
+        } else {
             let mut held = std::mem::take(&mut self.held);
-            let len = self.scan(&held[..held.len().min(buf.remaining())])?;
+            let len = self.scan(&held[..held.len().min(buf.remaining())]);
             buf.put_slice(&held[..len]);
             held.advance(len);
             self.held = held;
-            return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        let len = self.scan(&buf.filled()[before..])?;
-        self.held.extend_from_slice(&buf.filled()[before + len..]);
-        buf.set_filled(before + len);
-        Poll::Ready(Ok(()))
+        match self.violation {
+            Some(violation) => self.poll_violation(violation),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
     /// Tells whether a connection without a request has waited too long.
