@@ -7,6 +7,7 @@ use crate::host::batch::Batch;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -39,6 +40,8 @@ pub enum Stopped {
     TooLarge,
     /// It could not be instantiated.
     NotStarted(wasmtime::Error),
+    /// The host panicked in one of its calls.
+    Panicked,
     /// The component does not export what would be called.
     NoHandler,
 }
@@ -68,6 +71,7 @@ impl fmt::Display for Stopped {
             Self::OutOfTime => f.write_str("guest used up its time"),
             Self::TooLarge => f.write_str("guest passed the limit on response bodies"),
             Self::NotStarted(error) => write!(f, "guest could not be started: {error:#}"),
+            Self::Panicked => f.write_str("the host panicked in a call of the guest"),
             Self::NoHandler => f.write_str("the component has no handler for this"),
         }
     }
@@ -83,9 +87,11 @@ impl Stopped {
             Self::Invalid(_) | Self::Truncated | Self::TooLarge => StatusCode::BAD_GATEWAY,
             Self::Refused(error) => status_of(error),
             Self::NoHandler => StatusCode::NOT_FOUND,
-            Self::NotStarted(_) | Self::Trapped(_) | Self::Exited(_) | Self::Silent => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::NotStarted(_)
+            | Self::Trapped(_)
+            | Self::Exited(_)
+            | Self::Silent
+            | Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -180,8 +186,12 @@ impl Guest {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Store<GuestState>, Stopped>> {
         self.cpu.enter();
-        let polled = self.run.as_mut().poll(cx);
+        // A fault of the host is one request's fault: its neighbours on the connection have theirs answered.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.run.as_mut().poll(cx)));
         self.cpu.leave();
+        let Ok(polled) = polled else {
+            return Poll::Ready(Err(Stopped::Panicked));
+        };
         if let Poll::Ready((store, result)) = polled {
             return Poll::Ready(match result {
                 Ok(()) => Ok(store),
@@ -269,3 +279,31 @@ fn stopped(error: wasmtime::Error, cpu: &CpuMeter) -> Stopped {
 
 /// A piece of a body.
 pub(super) type Frame = http_body::Frame<Bytes>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn panicking() -> Finished {
+        panic!("as told")
+    }
+
+    #[test]
+    fn panic_of_the_host_ends_the_guest_alone() {
+        let guest = Guest::new(
+            Box::pin(panicking()),
+            Slot::default(),
+            Arc::new(CpuMeter::new(Duration::from_secs(1))),
+            Deadline::after(Duration::from_secs(1)),
+        );
+        let head = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(guest.head());
+        let Err(stopped) = head else {
+            panic!("it gave an answer");
+        };
+        assert_eq!(stopped.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(matches!(stopped, Stopped::Panicked), "{stopped}");
+    }
+}
