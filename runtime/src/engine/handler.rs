@@ -101,6 +101,7 @@ impl Handler {
                 ExitCode::BadComponent,
                 format!("cannot load {}: {why}", code.display()),
             )
+            .hint("the component may need more tables, instances or memories than wrun gives one")
         };
         let folder = code.parent().unwrap_or_else(|| Path::new("."));
         let key = Key::open(&folder.join(CACHE_KEY))?;
@@ -189,7 +190,7 @@ impl Handler {
         };
         let guest = Guest::new(run, slot, cpu, Deadline::after(self.limits.timeout));
         let (response, rest) = guest.head().await?;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         if head.status.is_informational() {
             return Err(Stopped::Invalid(format!(
                 "status {} is no final answer",
@@ -199,11 +200,18 @@ impl Handler {
         let bodiless = bodiless
             || matches!(
                 head.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
             );
         let body = GuestBody::new(body, rest, self.limits.response_body);
         if bodiless {
             body.discard();
+            // These have no length to tell, other than answers to HEAD and 304 (RFC 9110 §8.6 and §15.3.6).
+            if matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT
+            ) {
+                head.headers.remove(http::header::CONTENT_LENGTH);
+            }
             return Ok(Response::from_parts(head, ResponseBody::Full(None)));
         }
         Ok(Response::from_parts(head, ResponseBody::of(body).await?))
