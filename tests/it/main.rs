@@ -22,6 +22,7 @@ mod gate;
 mod guests_unmodified;
 mod histories;
 mod http2;
+mod http_table;
 mod inventory;
 mod javascript;
 mod keyvalue;
@@ -55,6 +56,7 @@ mod timeouts;
 mod wstd;
 
 use std::fs;
+use std::path::Path;
 use wrun_tests::guests::{guest, known_guests};
 use wrun_tests::{Launch, Wrun, repository};
 
@@ -68,30 +70,39 @@ fn serve(name: &str) -> Launch {
     wrun().serve(guest(name))
 }
 
-/// Returns name and text of every file beside this one.
+/// Returns name and text of every file beside this one; one in a folder is `folder/name`.
 fn test_files() -> Vec<(String, String)> {
-    let folder = repository().join("tests/it");
-    let entries = fs::read_dir(&folder).expect("the tests have a folder");
-    let paths = entries.map(|entry| entry.expect("an entry can be read").path());
-    paths
-        .map(|path| {
-            let name = path
-                .file_stem()
-                .expect("a file has a name")
-                .to_string_lossy()
-                .into_owned();
-            (name, fs::read_to_string(&path).expect("a test is text"))
-        })
-        .collect()
+    let mut files = Vec::new();
+    collect(&repository().join("tests/it"), "", &mut files);
+    files
+}
+
+fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, String)>) {
+    let entries = fs::read_dir(folder).expect("the tests have a folder");
+    for path in entries.map(|entry| entry.expect("an entry can be read").path()) {
+        let stem = path
+            .file_stem()
+            .expect("a file has a name")
+            .to_string_lossy();
+        let name = format!("{prefix}{stem}");
+        if path.is_dir() {
+            collect(&path, &format!("{name}/"), files);
+        } else {
+            files.push((name, fs::read_to_string(&path).expect("a test is text")));
+        }
+    }
 }
 
 #[test]
 fn every_file_here_is_part_of_the_tests() {
-    let main = include_str!("main.rs");
-    for (name, _) in test_files() {
+    let files = test_files();
+    for (name, _) in &files {
+        let (parent, module) = name.rsplit_once('/').unwrap_or(("main", name));
+        let says = format!("\nmod {module};\n");
+        let declared = |(file, text): &(String, String)| file == parent && text.contains(&says);
         assert!(
-            name == "main" || main.contains(&format!("\nmod {name};\n")),
-            "{name}.rs is not a module of main.rs"
+            name == "main" || files.iter().any(declared),
+            "{name}.rs is not a module of {parent}.rs"
         );
     }
 }

@@ -63,6 +63,11 @@ impl Connection {
         self.stream.write_all(bytes.as_ref())
     }
 
+    /// Says whether the answers that come have no body, because HEAD asked for them.
+    pub fn expects_no_body(&mut self, head_only: bool) {
+        self.head_only = head_only;
+    }
+
     /// Sends the head of a request with `host` and the given fields.
     #[track_caller]
     pub fn send_head(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
