@@ -59,6 +59,20 @@ state-faults rounds="1":
     cargo build --release --workspace
     target/release/state_faults {{rounds}}
 
+# Runs every attack on the sandbox that there is a test for, and prints the table: attack, expected, held
+attacks:
+    cargo run --release --package wrun-tests --bin attacks
+
+# Sends four times what the server can answer, and 500 slow clients; needs wrk, h2load and slowhttptest
+overload:
+    cargo build --release --workspace
+    target/release/overload
+
+# Sends many requests of which some trap and some are given up, and shows that descriptors and memory stay level
+soak requests="200000":
+    cargo build --release --workspace
+    target/release/soak {{requests}}
+
 # Does what a newcomer does, in each language or in those named: new, build, serve, edit, test
 first-hour *languages:
     cargo build --release

@@ -1,6 +1,7 @@
 //! Tests of the real binary, through processes and sockets. One file per part of what wrun promises.
 
 mod answers;
+mod attacks;
 mod bad_input;
 mod bench;
 mod budget;
@@ -46,6 +47,7 @@ mod sandbox;
 mod serve;
 mod service_manager;
 mod signals;
+mod soak;
 mod sockets;
 mod state_process;
 mod statements;

@@ -3,6 +3,8 @@
 //! Knows wrun from the outside only: its command line, its log, what it answers. The tests are in `tests/it`, a test
 //! target of the package `wrun`, because only there cargo tells where the binary is.
 
+pub mod attacks;
+pub mod baseline;
 pub mod bench;
 pub mod bench_state;
 pub mod checkout;
@@ -11,6 +13,7 @@ pub mod compromised;
 pub mod docs;
 pub mod faults;
 pub mod guests;
+pub mod hostile;
 pub mod http1;
 pub mod http2;
 pub mod http_table;
@@ -22,6 +25,7 @@ pub mod log;
 pub mod murder;
 pub mod npm;
 pub mod outcome;
+pub mod overload;
 pub mod process;
 pub mod project;
 pub mod queue_history;
@@ -29,6 +33,7 @@ mod random;
 pub mod response;
 pub mod sale;
 pub mod server;
+pub mod soak;
 pub mod state;
 pub mod terminal;
 pub mod third_party;
@@ -37,6 +42,7 @@ pub mod upstream;
 pub mod wait;
 pub mod workbench;
 
+pub use baseline::Baseline;
 pub use http1::Connection;
 pub use http2::Http2;
 pub use launch::{Launch, Wrun};

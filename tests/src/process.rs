@@ -104,6 +104,39 @@ pub fn page_faults(pid: i32) -> u64 {
     stat(pid).map_or(0, |stat| stat.page_faults)
 }
 
+/// Returns how long the main thread of the process has run, to the nanosecond.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn on_cpu(pid: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("the process exists");
+    let ns = text.split(' ').next().and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.expect("the kernel counts"))
+}
+
+/// Returns how many descriptors the process has open.
+///
+/// # Panics
+///
+/// If there is no such process, or it is somebody else's.
+pub fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the process exists")
+        .count()
+}
+
+/// Returns the memory of the process that is not shared with a file: what it allocated or changed.
+///
+/// # Panics
+///
+/// If there is no such process.
+pub fn rss_bytes(pid: i32) -> u64 {
+    let rss = status(pid, "RssAnon");
+    let kib = rss.strip_suffix(" kB").expect("a process has memory");
+    kib.trim().parse::<u64>().expect("a number") << 10
+}
+
 /// What the tests need of `/proc/PID/stat`.
 struct Stat {
     state: String,

@@ -242,6 +242,15 @@ impl Server {
         });
     }
 
+    /// Waits until its workers handle no request and hold no connection.
+    #[track_caller]
+    pub fn when_idle(&self) {
+        self.when("no connections", SOON, |workers| {
+            let idle = |worker: &Worker| worker.in_flight == 0 && worker.connections == 0;
+            workers.iter().all(idle)
+        });
+    }
+
     /// Sends the supervisor a signal.
     pub fn signal(&self, signal: Signal) {
         process::send(self.pid(), signal);

@@ -1,6 +1,6 @@
 //! A small HTTP server that guests send requests to.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ impl Upstream {
             for stream in listener.incoming().flatten() {
                 counter.fetch_add(1, Ordering::Relaxed);
                 // A client that went away is not this server's concern.
-                let _ = answer(&stream);
+                thread::spawn(move || answer(&stream));
             }
         });
         Self { addr, requests }
@@ -52,7 +52,7 @@ impl Upstream {
     }
 }
 
-/// Answers `you asked for TARGET`, or redirects `/elsewhere`.
+/// Answers `you asked for TARGET`, or redirects `/elsewhere`, or does what no good server does.
 fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
@@ -62,9 +62,17 @@ fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
         }
     }
     let target = request.split(' ').nth(1).unwrap_or_default();
+    match target {
+        "/silent" => return silence(stream),
+        "/forever" => return forever(stream),
+        "/many-fields" => return stream.write_all(&head_of(100_000, 10)),
+        "/long-field" => return stream.write_all(&head_of(1, 10 << 20)),
+        _ => {}
+    }
     let body = format!("you asked for {target}");
     let head = match target {
         "/elsewhere" => "302 Found\r\nlocation: http://127.0.0.1:1/",
+        "/encoded" => "200 OK\r\ncontent-encoding: gzip",
         _ => "200 OK",
     };
     let length = body.len();
@@ -72,4 +80,26 @@ fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
         stream,
         "HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
     )
+}
+
+/// Says nothing until the client goes away.
+fn silence(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.read_to_end(&mut Vec::new()).map(drop)
+}
+
+/// Sends a body until the client goes away.
+fn forever(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+    loop {
+        stream.write_all(&[b'x'; 64 << 10])?;
+    }
+}
+
+/// Returns the head of an answer with `count` fields of `size` bytes.
+fn head_of(count: usize, size: usize) -> Vec<u8> {
+    let value = "v".repeat(size);
+    let fields: String = (0..count)
+        .map(|number| format!("x-{number}: {value}\r\n"))
+        .collect();
+    format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n").into_bytes()
 }

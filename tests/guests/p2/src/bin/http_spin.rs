@@ -1,4 +1,4 @@
-//! Burns CPU: `?ms=N` for that long, otherwise for ever without calling the host.
+//! Burns CPU: `?ms=N` for that long, `?rounds=N` for so much work, otherwise for ever without calling the host.
 
 use std::hint::black_box;
 
@@ -8,6 +8,10 @@ use wrun_test_guests::{IncomingRequest, ResponseOutparam, handler, query, respon
 handler!(handle);
 
 fn handle(request: IncomingRequest, out: ResponseOutparam) {
+    if let Some(rounds) = query::number::<u64>(&request, "rounds") {
+        spin_rounds(rounds);
+        return response::text(out, &format!("spun {rounds} rounds\n"));
+    }
     match query::number::<u64>(&request, "ms") {
         Some(ms) => {
             spin_for(ms);
@@ -21,6 +25,13 @@ fn spin_for(ms: u64) {
     let end = monotonic_clock::now() + ms * 1_000_000;
     while monotonic_clock::now() < end {
         black_box((0..1000_u32).fold(0, u32::wrapping_add));
+    }
+}
+
+fn spin_rounds(rounds: u64) {
+    let mut done = 0_u64;
+    while done < rounds {
+        done = black_box(done.wrapping_add(1));
     }
 }
 
