@@ -49,7 +49,7 @@ impl Subject for Lenient {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_millis(100)
+        Duration::from_millis(30)
     }
 }
 

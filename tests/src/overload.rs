@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Work of a request: some milliseconds of CPU time.
-const WORK: &str = "/?rounds=3000000";
+const WORK: &str = "/?rounds=300000";
 
 /// Requests that a worker handles at a time, and workers.
 const IN_FLIGHT: usize = 4;
@@ -208,13 +208,15 @@ fn p99(mut times: Vec<Duration>) -> Duration {
         .unwrap_or_default()
 }
 
-/// Asks for something small, again and again, while 500 clients are slow in the way that `mode` says.
-pub fn slow_clients(launch: &Launch, mode: &str, what: &str) -> Part {
-    let launch = launch.clone().workers(WORKERS);
-    let launch = launch
+/// Asks for something small, again and again, while 500 clients are slow in the way that `mode` says. There is a place for
+/// each of them: a client that takes its answer slowly keeps a guest waiting.
+pub fn slow_clients(launch: Launch, mode: &str, what: &str) -> Part {
+    let server = launch
+        .workers(WORKERS)
+        .flag("--in-flight", SLOW_CLIENTS)
         .flag("--header-timeout", "5s")
-        .flag("--stall-timeout", "5s");
-    let server = launch.start();
+        .flag("--stall-timeout", "5s")
+        .start();
     let url = format!("http://{}/?bytes=10000000", server.addr());
     let addr = server.addr();
     let args = [

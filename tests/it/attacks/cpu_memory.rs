@@ -72,7 +72,10 @@ fn fills_of_all_memory_end_soon_after_the_cpu_time_that_there_is() {
     target.answers("POST", "/", 504);
     let used = process::on_cpu(pid) - before;
     println!("used {used:?}");
-    assert!(used < Duration::from_millis(1300), "it went on for {used:?}");
+    assert!(
+        used < Duration::from_millis(1300),
+        "it went on for {used:?}"
+    );
 }
 
 #[test]

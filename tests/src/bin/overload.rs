@@ -17,9 +17,9 @@ fn main() -> ExitCode {
     for part in [
         overload::at_four_times_capacity(wrun.serve(guest("http_spin"))),
         overload::with_more_connections(wrun.serve(guest("http_spin"))),
-        overload::slow_clients(&wrun.serve(guest("http_stream")), "-H", "heads"),
-        overload::slow_clients(&wrun.serve(guest("http_stream")), "-B", "bodies"),
-        overload::slow_clients(&wrun.serve(guest("http_stream")), "-X", "reading"),
+        overload::slow_clients(wrun.serve(guest("http_stream")), "-H", "heads"),
+        overload::slow_clients(wrun.serve(guest("http_sink")), "-B", "bodies"),
+        overload::slow_clients(wrun.serve(guest("http_stream")), "-X", "reading"),
     ] {
         let Part { lines, holds } = part;
         println!("{lines}");
