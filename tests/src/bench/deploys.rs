@@ -70,17 +70,16 @@ pub fn measure(
     }?;
     let load = Load::start(running.addr(), "/", KEPT, FRESH);
     let begin = Instant::now();
+    let mut last = version(&running)?;
     let deployed = (1..=DEPLOYS).try_for_each(|deploy| {
-        let before = version(&running)?;
         match contender {
             Contender::Wrun => reload(programs, &versions, folder.path(), deploy)?,
             _ => replace(programs, &running, deploy)?,
         }
         // What an old worker has accepted just before it was told to go, it still answers.
-        let is_new = || version(&running).ok().filter(|now| *now != before);
-        watch(PATIENCE, is_new)
-            .map(drop)
-            .ok_or_else(|| "the old version still answers".to_owned())
+        let is_new = || version(&running).ok().filter(|now| *now != last);
+        last = watch(PATIENCE, is_new).ok_or("the old version still answers")?;
+        Ok::<(), String>(())
     });
     let took = begin.elapsed();
     let tally = load.end();

@@ -18,6 +18,9 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nhost: bench.example\r\n\r\n";
 /// How long to wait for an answer in all.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long to wait for one answer. node:cluster accepts connections while it has no worker, and forgets them.
+const ASK: Duration = Duration::from_millis(500);
+
 /// What one start came to.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Start {
@@ -96,7 +99,7 @@ fn answered(addr: SocketAddr, begin: Instant) -> Result<f64, String> {
 }
 
 fn ask(addr: SocketAddr) -> io::Result<u16> {
-    let mut connection = Connection::try_open(addr, PATIENCE)?;
+    let mut connection = Connection::try_open(addr, ASK)?;
     connection.try_send(REQUEST)?;
     Ok(connection.try_response()?.status)
 }
