@@ -176,7 +176,7 @@ impl Needs {
             tracing::debug!(layer = layer.name, why = layer.detail, "not confined by");
         }
         match layers.iter().find(|layer| !layer.is_on) {
-            Some(layer) if mode == Mode::Require => Err(missing(layer)),
+            Some(layer) if mode == Mode::Require => Err(missing(&layer.fault())),
             _ => Ok(()),
         }
     }
@@ -234,6 +234,11 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// Says that it is missing, and why.
+    pub fn fault(&self) -> String {
+        format!("no {}: {}", self.name, self.detail)
+    }
+
     fn of<E: std::fmt::Display>(name: &str, result: Result<String, E>) -> Self {
         let (is_on, detail) = match result {
             Ok(detail) => (true, detail),
@@ -247,12 +252,11 @@ impl Layer {
     }
 }
 
-/// Returns the failure of a server that has to have a layer and cannot.
-pub fn missing(layer: &Layer) -> Failure {
-    let Layer { name, detail, .. } = layer;
+/// Returns the failure of a server that has to have what it cannot have.
+pub fn missing(what: &str) -> Failure {
     Failure::new(
         ExitCode::NoPermission,
-        format!("the sandbox is required, and {name} is not to be had: {detail}"),
+        format!("the sandbox is required, and there is {what}"),
     )
     .hint(
         "`wrun doctor` shows every layer; use a kernel or container that has it, or --sandbox auto",

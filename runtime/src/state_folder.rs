@@ -466,8 +466,8 @@ mod tests {
         let folder = StateFolder::open(&wanted(&path, true), None).unwrap();
         let _sockets = (folder.listen().unwrap(), folder.listen_for_state().unwrap());
         connect(&path).unwrap();
-        let (_folder, short) = short_way(&state_socket(&path).unwrap()).unwrap();
-        UnixStream::connect(short).unwrap();
+        let way = Way::to(&state_socket(&path).unwrap()).unwrap();
+        UnixStream::connect(way.path()).unwrap();
     }
 
     #[test]

@@ -40,6 +40,7 @@ use state_process::StateHandle;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
+use trial::Verdict;
 use worker_handle::{Heard, WorkerHandle};
 
 /// How often memory, listeners and idle clients are looked at.
@@ -92,6 +93,7 @@ struct Supervisor<'a> {
     control: Control,
     /// How children are confined.
     sandbox: Sandbox,
+    verdict: Verdict,
     /// `None` unless `wrun dev` started this server.
     dev: Option<Dev>,
 }
@@ -111,7 +113,7 @@ impl<'a> Supervisor<'a> {
         let signals = SignalQueue::install().or_fail(ExitCode::System, || {
             "cannot take charge of signals".to_owned()
         })?;
-        trial::check(&sandbox)?;
+        let verdict = Verdict::on(&sandbox)?;
         Ok(Self {
             args,
             started: now,
@@ -128,6 +130,7 @@ impl<'a> Supervisor<'a> {
             control: Control::new(folder.listen()?),
             folder,
             sandbox,
+            verdict,
             dev: None,
             config,
         })

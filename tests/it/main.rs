@@ -8,6 +8,7 @@ mod budget;
 mod build;
 mod compile;
 mod compromised;
+mod compromised_messages;
 mod config_store;
 mod consumer;
 mod control;

@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use wrun_tests::compromised::{Attack, EACCES, EPERM, landlock_abi};
+use wrun_tests::compromised::{Attack, EACCES, EPERM, WORKS, landlock_abi};
 use wrun_tests::guests::guest;
 use wrun_tests::upstream::Upstream;
 use wrun_tests::{Connection, Launch, SOON, eventually, process};
@@ -22,8 +22,6 @@ fn taken_over() -> Launch {
 fn sharing() -> Launch {
     taken_over().flag("--db", "default").flag("--lock", "stock")
 }
-
-const WORKS: Attack = Attack::Done;
 
 #[test]
 fn worker_resolves_names_within_the_sandbox() {

@@ -26,6 +26,9 @@ pub enum Attack {
     Killed,
 }
 
+/// It is no attack, or nothing keeps it off.
+pub const WORKS: Attack = Attack::Done;
+
 /// The kernel refuses a call that seccomp does not allow.
 pub const EPERM: Attack = Attack::Errno(libc::EPERM);
 

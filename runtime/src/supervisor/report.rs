@@ -75,6 +75,7 @@ impl Supervisor<'_> {
                 // The tests and README wait for this line: the first one on stderr.
                 None => log::announce(&format!("wrun: {what} ({workers} {noun})")),
             }
+            self.verdict.say();
         }
         tracing::info!(generation, workers, "serving");
         self.notify.ready(&format!(

@@ -86,43 +86,52 @@ impl Trial {
         let layers = self.layers.iter().filter(|layer| !layer.is_on);
         let not_refused = self.not_refused.iter();
         layers
-            .map(|layer| format!("no {}: {}", layer.name, layer.detail))
-            .chain(not_refused.map(|what| format!("{what} is not refused")))
+            .map(Layer::fault)
+            .chain(not_refused.map(|what| format!("no way to refuse {what}")))
             .collect()
     }
 }
 
-/// Tries the sandbox that the user wants, logs what it lacks, and fails if the user insists on what is missing.
-pub(super) fn check(sandbox: &Sandbox) -> Result<(), Failure> {
-    if sandbox.identity().is_none() && Uid::effective().is_root() {
-        tracing::warn!("workers run as root: name another user with --user");
+/// What there is to be said of the sandbox, once the server serves: before that, the reason why it does not comes first.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    is_root: bool,
+    is_off: bool,
+    faults: Vec<String>,
+}
+
+impl Verdict {
+    /// Tries the sandbox that the user wants, and fails if the user insists on what is missing.
+    pub(super) fn on(sandbox: &Sandbox) -> Result<Self, Failure> {
+        let mut verdict = Self {
+            is_root: sandbox.identity().is_none() && Uid::effective().is_root(),
+            is_off: sandbox.mode() == Mode::Off,
+            faults: Vec::new(),
+        };
+        if verdict.is_off {
+            return Ok(verdict);
+        }
+        let trial = Trial::run(sandbox)?;
+        verdict.faults = trial.faults();
+        match (sandbox.mode(), verdict.faults.first()) {
+            (Mode::Require, Some(fault)) => Err(missing(fault)),
+            _ => Ok(verdict),
+        }
     }
-    if sandbox.mode() == Mode::Off {
-        tracing::warn!("workers are not confined: --sandbox off");
-        return Ok(());
+
+    /// Says it in the log, a line for each thing.
+    pub(super) fn say(&self) {
+        if self.is_root {
+            tracing::warn!("workers run as root: name another user with --user");
+        }
+        if self.is_off {
+            tracing::warn!("workers are not confined: --sandbox off");
+        }
+        if !self.faults.is_empty() {
+            let missing = self.faults.join("; ");
+            tracing::warn!(missing, "workers are confined by less than there is");
+        }
     }
-    let trial = Trial::run(sandbox)?;
-    let faults = trial.faults();
-    if faults.is_empty() {
-        tracing::debug!(layers = ?trial.layers, "the sandbox holds");
-        return Ok(());
-    }
-    if sandbox.mode() == Mode::Require {
-        let layer = trial.layers.iter().find(|layer| !layer.is_on);
-        return Err(match layer {
-            Some(layer) => missing(layer),
-            None => missing(&Layer {
-                name: "what it is for".to_owned(),
-                is_on: false,
-                detail: faults.join(", "),
-            }),
-        });
-    }
-    tracing::warn!(
-        missing = faults.join("; "),
-        "workers are confined by less than there is"
-    );
-    Ok(())
 }
 
 fn child(sandbox: &Sandbox, keep: Vec<i32>) -> Child {

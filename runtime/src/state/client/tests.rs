@@ -4,7 +4,7 @@ use super::*;
 use crate::state::db::{Done, Value};
 use crate::state::protocol::{FromState, Incoming, Outgoing, Request, TRANSACTIONS_MAX};
 use crate::state::queue::{Delivery, Outcome};
-use std::path::Path;
+use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};

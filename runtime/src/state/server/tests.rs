@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 
