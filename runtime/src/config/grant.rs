@@ -3,7 +3,7 @@
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// One place that guests may send requests to.
@@ -45,6 +45,14 @@ pub fn bare(host: &str) -> &str {
         .unwrap_or(host)
 }
 
+/// Tells whether this is a name, an address, or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    match bare(host) {
+        address if address.len() < host.len() => address.parse::<Ipv6Addr>().is_ok(),
+        name => !name.is_empty() && !name.contains(['*', '[', ']']),
+    }
+}
+
 impl FromStr for Grant {
     type Err = String;
 
@@ -61,7 +69,7 @@ impl FromStr for Grant {
         if uri.path() != "/"
             || uri.query().is_some()
             || authority.as_str().contains('@')
-            || authority.host() == "*"
+            || !is_host(authority.host())
         {
             return Err(expected());
         }
@@ -109,13 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn paths_user_names_and_other_schemes_are_refused() {
+    fn paths_user_names_other_schemes_and_odd_hosts_are_refused() {
         for text in [
             "example.com",
             "ftp://example.com",
             "https://a@example.com",
             "https://example.com/path",
             "https://*",
+            "http://a[::1]:80",
+            "http://[a]:80",
         ] {
             assert!(text.parse::<Grant>().is_err(), "{text}");
         }
