@@ -26,7 +26,7 @@ const REMOTE: [(statfs::FsType, &str); 2] = [
 
 pub(super) fn look(state: &Path) -> Vec<Finding> {
     let folder = nearest(state);
-    let shown = match folder == state {
+    let shown = match state.is_dir() {
         true => state.display().to_string(),
         false => format!("{} (to be made)", state.display()),
     };
@@ -103,4 +103,18 @@ fn scratch(folder: &Path) -> io::Result<File> {
         std::fs::remove_file(path)?;
         Ok(file)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_that_is_there_is_not_to_be_made() {
+        let shown = |state: &Path| look(state).swap_remove(0).found;
+        // Relative, as in a manifest.
+        assert_eq!(shown(Path::new(".")), ".");
+        let missing = Path::new("not-there/.wrun");
+        assert_eq!(shown(missing), "not-there/.wrun (to be made)");
+    }
 }
