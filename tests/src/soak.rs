@@ -20,6 +20,10 @@ const SAMPLES: u64 = 40;
 /// The first part of a run, in which workers come to their size: one in so many samples.
 const WARM_UP: usize = 4;
 
+/// Neighbouring samples of which the lowest counts: a request that is being answered, and the 32 MiB that one given up may hold
+/// at that moment, are no drift, while what stays is in every one of them.
+const WINDOW: usize = 5;
+
 /// What may be gained or lost from there to the end: of memory in proportion, and of descriptors.
 const MEMORY_DRIFT_MAX: f64 = 0.02;
 const MEMORY_DRIFT_MIN: f64 = (4 << 20) as f64;
@@ -137,14 +141,16 @@ fn sample(pids: &[i32], requests: u64, sent: &AtomicU64) -> Vec<Sample> {
 }
 
 impl Report {
-    /// Returns what the workers gained from the end of the warm-up to the end, by the line that fits the samples best.
+    /// Returns what the workers gained from the end of the warm-up to the end, by the line that fits best what they never fell
+    /// below.
     fn drift(&self, of: impl Fn(&Sample) -> u64) -> f64 {
         let samples = &self.samples[self.samples.len() / WARM_UP..];
-        let count = samples.len() as f64;
         let (xs, ys): (Vec<f64>, Vec<f64>) = samples
-            .iter()
+            .chunks(WINDOW)
+            .filter_map(|window| window.iter().min_by_key(|sample| of(sample)))
             .map(|sample| (sample.requests as f64, of(sample) as f64))
             .unzip();
+        let count = xs.len() as f64;
         let (x, y) = (
             xs.iter().sum::<f64>() / count,
             ys.iter().sum::<f64>() / count,
