@@ -17,7 +17,12 @@ fn soak_is_not_misled_by_what_is_held_for_a_moment() {
         .map(|step| Sample {
             requests: step * 200,
             descriptors: 30 + step % 2,
-            rss_bytes: (14 << 20) + if step > 20 && step % 4 != 0 { 27 << 20 } else { 0 },
+            rss_bytes: (14 << 20)
+                + if step > 20 && step % 4 != 0 {
+                    27 << 20
+                } else {
+                    0
+                },
         })
         .collect();
     let report = Report {

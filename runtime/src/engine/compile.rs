@@ -5,6 +5,7 @@
 
 use super::artifact::{self, Description};
 use super::contents::{self, Contents};
+use super::fuse;
 use super::inspect::inspect;
 use super::key::Key;
 use super::linker;
@@ -42,17 +43,7 @@ pub(crate) fn compile(wasm: &[u8]) -> Result<Compiled, Failure> {
     let linker = linker::linker(&engine, outside.profile)
         .or_fail(ExitCode::Internal, || "cannot set up the linker".to_owned())?;
     linker::check_imports(&linker, &outside.imports)?;
-    let (wasm, contents) = match contents::take_out(wasm) {
-        Some((rest, contents)) => (Cow::from(rest), Some(contents)),
-        None => (Cow::from(wasm), None),
-    };
-    let component = Component::new(&engine, &wasm).map_err(|error| {
-        Failure::new(
-            ExitCode::BadComponent,
-            format!("the component is broken: {error:#}"),
-        )
-        .hint("build it again")
-    })?;
+    let (component, contents) = translate(&engine, wasm)?;
     let description = describe(&component, outside.profile)?;
     link(&linker, &component, outside.profile)?;
     let image = component.serialize().or_fail(ExitCode::Internal, || {
@@ -63,6 +54,36 @@ pub(crate) fn compile(wasm: &[u8]) -> Result<Compiled, Failure> {
         contents,
         description,
     })
+}
+
+/// Compiles `wasm` to be quick to instantiate, or, if it is not of the kind that this is possible for, as it is.
+fn translate(engine: &Engine, wasm: &[u8]) -> Result<(Component, Option<Contents>), Failure> {
+    if let Some(fused) = fuse::fuse(wasm) {
+        match translate_modules(engine, &fused) {
+            Ok(done) => return Ok(done),
+            Err(error) => {
+                tracing::warn!(%error, "the component is compiled with its modules apart")
+            }
+        }
+    }
+    translate_modules(engine, wasm).map_err(|error| {
+        Failure::new(
+            ExitCode::BadComponent,
+            format!("the component is broken: {error:#}"),
+        )
+        .hint("build it again")
+    })
+}
+
+fn translate_modules(
+    engine: &Engine,
+    wasm: &[u8],
+) -> wasmtime::Result<(Component, Option<Contents>)> {
+    let (wasm, contents) = match contents::take_out(wasm) {
+        Some((rest, contents)) => (Cow::from(rest), Some(contents)),
+        None => (Cow::from(wasm), None),
+    };
+    Ok((Component::new(engine, &wasm)?, contents))
 }
 
 /// Compiles the file `input` to `output`, signed with `key`: what `wrun compile` does.

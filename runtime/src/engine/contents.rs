@@ -4,8 +4,9 @@
 //! Only what is plain is taken out: one memory in one module, filled at constant places within its first size. Anything
 //! else stays where it is, and wasmtime fills the memory.
 
+use super::sections::{Section, sections};
 use wasm_encoder::{Component, DataSection, Module, RawSection};
-use wasmparser::{Chunk, ConstExpr, DataKind, Operator, Parser, Payload, TypeRef};
+use wasmparser::{ConstExpr, DataKind, Operator, Payload, TypeRef};
 
 /// What memories begin with, between their first and their last byte that is filled.
 pub(crate) struct Contents {
@@ -39,55 +40,9 @@ pub(crate) fn take_out(wasm: &[u8]) -> Option<(Vec<u8>, Contents)> {
     Some((rest, contents?))
 }
 
-/// One section of a component or a module.
-struct Section<'a> {
-    id: u8,
-    bytes: &'a [u8],
-    payload: Payload<'a>,
-}
-
-impl Section<'_> {
-    fn raw(&self) -> RawSection<'_> {
-        RawSection {
-            id: self.id,
-            data: self.bytes,
-        }
-    }
-}
-
-/// Returns the sections of a component or a module, but not those of what lies in it.
-fn sections(wasm: &[u8]) -> Result<Vec<Section<'_>>, NotPlain> {
-    let mut parser = Parser::new(0);
-    let mut sections = Vec::new();
-    let mut at = 0;
-    loop {
-        let rest = wasm.get(at..).ok_or(NotPlain)?;
-        let Chunk::Parsed { consumed, payload } = parser.parse(rest, true)? else {
-            return Err(NotPlain);
-        };
-        at += consumed;
-        if let Payload::End(_) = payload {
-            return Ok(sections);
-        }
-        let Some((id, range)) = payload.as_section() else {
-            continue;
-        };
-        match payload {
-            Payload::CodeSectionStart { .. } => {
-                parser.skip_section();
-                at = range.end;
-            }
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => at = range.end,
-            _ => {}
-        }
-        let bytes = wasm.get(range).ok_or(NotPlain)?;
-        sections.push(Section { id, bytes, payload });
-    }
-}
-
 fn component(wasm: &[u8], contents: &mut Option<Contents>) -> Result<Vec<u8>, NotPlain> {
     let mut rest = Component::new();
-    for section in sections(wasm)? {
+    for section in sections(wasm).ok_or(NotPlain)? {
         let changed = match section.payload {
             Payload::ModuleSection { .. } => module(section.bytes, contents)?,
             Payload::ComponentSection { .. } => Some(component(section.bytes, contents)?),
@@ -103,16 +58,22 @@ fn component(wasm: &[u8], contents: &mut Option<Contents>) -> Result<Vec<u8>, No
 
 /// Returns a module without its memory's contents; `None` if it has no memory, and so stays as it is.
 fn module(wasm: &[u8], contents: &mut Option<Contents>) -> Result<Option<Vec<u8>>, NotPlain> {
-    let sections = sections(wasm)?;
+    let sections = sections(wasm).ok_or(NotPlain)?;
     let Some(size) = memory(&sections)? else {
         return Ok(None);
     };
+    // An instance keeps a record of each segment that code may ask for: without such code there is none to be kept.
+    let asked_for = asks_for_segments(&sections)?;
     let mut rest = Module::new();
     let mut own = None;
     for section in &sections {
-        let Payload::DataSection(data) = &section.payload else {
-            rest.section(&section.raw());
-            continue;
+        let data = match &section.payload {
+            Payload::DataSection(data) => data,
+            Payload::DataCountSection { .. } if !asked_for => continue,
+            _ => {
+                rest.section(&section.raw());
+                continue;
+            }
         };
         let mut segments = DataSection::new();
         let mut pieces = Vec::new();
@@ -131,7 +92,9 @@ fn module(wasm: &[u8], contents: &mut Option<Contents>) -> Result<Option<Vec<u8>
                 DataKind::Active { .. } => return Err(NotPlain),
             };
         }
-        rest.section(&segments);
+        if asked_for {
+            rest.section(&segments);
+        }
         own = Some(draw(&pieces, size)?);
     }
     // Every memory of the component has these contents, so no other module may have one.
@@ -170,6 +133,27 @@ fn memory(sections: &[Section<'_>]) -> Result<Option<u64>, NotPlain> {
     Ok(size)
 }
 
+/// Tells whether any code of a module copies out of a data segment, or drops one.
+fn asks_for_segments(sections: &[Section<'_>]) -> Result<bool, NotPlain> {
+    // Code that does needs their number in advance.
+    if !sections
+        .iter()
+        .any(|section| matches!(section.payload, Payload::DataCountSection { .. }))
+    {
+        return Ok(false);
+    }
+    for code in sections.iter().filter_map(Section::code) {
+        for body in code? {
+            for operator in body?.get_operators_reader()? {
+                if let Operator::MemoryInit { .. } | Operator::DataDrop { .. } = operator? {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Returns the value of an expression that is a mere number.
 fn constant(expression: &ConstExpr<'_>) -> Result<u64, NotPlain> {
     let mut operators = expression.get_operators_reader();
@@ -204,6 +188,7 @@ fn draw(pieces: &[(u64, &[u8])], size: u64) -> Result<Contents, NotPlain> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wasmparser::Parser;
 
     /// A component of one module, whose sections follow.
     fn of(module: &Module) -> Vec<u8> {
@@ -255,11 +240,40 @@ mod tests {
         found
     }
 
+    /// The same, with code that drops its first segment.
+    fn dropping(pieces: &[(i32, &[u8])]) -> Module {
+        let mut types = wasm_encoder::TypeSection::new();
+        types.ty().function([], []);
+        let mut functions = wasm_encoder::FunctionSection::new();
+        functions.function(0);
+        let mut body = wasm_encoder::Function::new([]);
+        body.instructions().data_drop(0).end();
+        let mut code = wasm_encoder::CodeSection::new();
+        code.function(&body);
+        let mut module = Module::new();
+        module
+            .section(&types)
+            .section(&functions)
+            .section(&memories(&[1]))
+            .section(&wasm_encoder::DataCountSection {
+                count: u32::try_from(pieces.len()).unwrap(),
+            })
+            .section(&code)
+            .section(&data(pieces));
+        module
+    }
+
+    #[test]
+    fn segments_that_code_asks_for_stay_empty_in_their_places() {
+        let (rest, _) = take_out(&of(&dropping(&[(0, b"a"), (4, b"b")]))).unwrap();
+        assert_eq!(segments(&rest), (2, 0));
+    }
+
     #[test]
     fn contents_are_laid_in_order_and_taken_out() {
         let pieces: [(i32, &[u8]); 3] = [(5000, b"abcd"), (5002, b"XY"), (9000, b"z")];
         let (rest, contents) = take_out(&of(&plain(&pieces))).unwrap();
-        assert_eq!(segments(&rest), (3, 0));
+        assert_eq!(segments(&rest), (0, 0));
         assert_eq!((contents.start, contents.bytes.len()), (4096, 8192));
         assert_eq!(&contents.bytes[5000 - 4096..][..5], b"abXY\0");
         assert_eq!(contents.bytes[9000 - 4096], b'z');
@@ -272,7 +286,7 @@ mod tests {
         let id = wasm_encoder::ComponentSectionId::Component.into();
         outer.section(&RawSection { id, data: &inner });
         let (rest, contents) = take_out(&outer.finish()).unwrap();
-        assert_eq!(segments(&rest), (1, 0));
+        assert_eq!(segments(&rest), (0, 0));
         assert_eq!(contents.bytes[0], b'a');
     }
 

@@ -11,15 +11,16 @@ use crate::failure::Failure;
 use crate::host::bindings;
 use crate::host::drafts;
 use crate::host::shared::HasShare;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use wasmtime::Engine;
 use wasmtime::component::{HasData, Linker, ResourceTable};
-use wasmtime_wasi::p2::bindings::io;
+use wasmtime_wasi::p2::bindings::{io, random::insecure_seed};
 
 /// Returns the linker for guests of `profile`.
 pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    streams(&mut linker)?;
+    without_context(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     bindings::Worker::add_to_linker::<_, HasShare>(&mut linker, GuestState::share)?;
     drafts::add_to_linker(&mut linker, GuestState::share, |state| &mut state.variables)?;
@@ -30,9 +31,11 @@ pub(crate) fn linker(engine: &Engine, profile: Profile) -> wasmtime::Result<Link
     Ok(linker)
 }
 
-/// Has `wasi:io` work on the table of resources alone: by way of the context, the first look at a body would make one.
-fn streams(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+/// Has what most guests use do without the context, which would be made for it: `wasi:io` works on the table of resources
+/// alone, and the seed of hash tables comes from where Rust's own gets its.
+fn without_context(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
+    insecure_seed::add_to_linker::<_, HasSeed>(linker, |_| Seed)?;
     io::error::add_to_linker::<_, HasTable>(linker, |state| &mut state.table)?;
     io::poll::add_to_linker::<_, HasTable>(linker, |state| &mut state.table)?;
     io::streams::add_to_linker::<_, HasTable>(linker, |state| &mut state.table)?;
@@ -45,6 +48,23 @@ struct HasTable;
 
 impl HasData for HasTable {
     type Data<'a> = &'a mut ResourceTable;
+}
+
+/// What seeds the hash tables of guests: keys that the system chose once and that differ from call to call, behind a hash
+/// that does not give them away.
+struct Seed;
+
+impl insecure_seed::Host for Seed {
+    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        let random = || RandomState::new().build_hasher().finish();
+        Ok((random(), random()))
+    }
+}
+
+struct HasSeed;
+
+impl HasData for HasSeed {
+    type Data<'a> = Seed;
 }
 
 /// Refuses a component that imports what `linker` does not have, and names all of it: fixing them one by one is no fun.
