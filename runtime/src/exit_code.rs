@@ -1,6 +1,6 @@
 //! Every status that wrun and its processes end with, after sysexits(3).
 //!
-//! Scripts, systemd (`RestartPreventExitStatus=64 65 66 78`) and the supervisor tell cases apart by them.
+//! Scripts, systemd (`RestartPreventExitStatus=64 65 66 77 78`) and the supervisor tell cases apart by them.
 
 use serde::{Deserialize, Serialize};
 
