@@ -21,4 +21,5 @@ mod keyvalue;
 mod lock;
 pub(crate) mod log;
 pub(crate) mod queue;
+pub(crate) mod quota;
 pub(crate) mod shared;

@@ -368,3 +368,15 @@ fn locks_past_the_limit_of_a_worker_are_refused_and_the_rest_held() {
     assert_eq!(error(&result), "limit");
     ok(&server.get_json("/acquire?key=a"));
 }
+
+#[test]
+fn locks_past_the_limit_of_a_request_are_refused_and_those_of_others_are_not() {
+    let server = lock_server().flag("--request-locks", "2").start();
+    let result = server.get_json("/acquire?key=a&key=b&key=c");
+    assert_eq!(error(&result), "limit");
+    let _holder = begin(&server, &format!("/forever?key=a&key=b&{HOUR}"));
+    eventually("its locks are held", LONG, || {
+        (server.locks().len() == 2).then_some(())
+    });
+    ok(&server.get_json("/acquire?key=c&key=d"));
+}

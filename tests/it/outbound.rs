@@ -119,3 +119,118 @@ fn guest_may_ask_its_own_server_if_granted() {
     let answer = fetch(launch, &url).ok();
     assert!(answer.starts_with("500 "), "{answer}");
 }
+
+/// Has a guest of a server with these flags send a request to `upstream`, and returns what it was told. The server goes on
+/// with the same worker.
+#[track_caller]
+fn told(upstream: &Upstream, flags: &[(&str, &str)], request: &str) -> String {
+    let mut launch = serve("attack_outbound").flag("--allow-outbound", upstream.url());
+    for (flag, value) in flags {
+        launch = launch.flag(flag, value);
+    }
+    let server = launch.start();
+    let worker = server.worker().pid;
+    let to = format!("127.0.0.1:{}", upstream.port());
+    let answer = server.get(&format!("/send?authority={to}&{request}")).ok();
+    let next = server.get(&format!("/send?authority={to}&path=/next")).ok();
+    assert!(next.starts_with("answer 200 "), "after {request}: {next}");
+    assert_eq!(server.worker().pid, worker, "{request}");
+    answer
+}
+
+#[test]
+fn fields_of_a_request_past_their_limits_are_an_error_and_nothing_is_sent() {
+    for (flag, value, request) in [
+        ("--outbound-header-bytes", "8KiB", "fields=9&size=1000"),
+        ("--outbound-headers", "8", "fields=9&size=1"),
+    ] {
+        let upstream = Upstream::start();
+        let answer = told(&upstream, &[(flag, value)], request);
+        assert!(
+            answer.contains("HttpRequestHeaderSectionSize"),
+            "{flag}: {answer}"
+        );
+        assert_eq!(upstream.requests(), 1, "{flag}: the next one only");
+        let answer = told(&upstream, &[], request);
+        assert!(
+            answer.starts_with("answer 200 "),
+            "without {flag}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn fields_of_an_answer_past_their_limits_are_an_error() {
+    let upstream = Upstream::start();
+    for path in ["/many-fields", "/long-field"] {
+        let answer = told(&upstream, &[], &format!("path={path}"));
+        assert!(
+            answer.contains("HttpResponseHeaderSectionSize"),
+            "{path}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn bodies_past_their_limits_are_an_error_of_their_own() {
+    let upstream = Upstream::start();
+    let flags = [
+        ("--outbound-request-body", "64KiB"),
+        ("--outbound-response-body", "64KiB"),
+    ];
+    let answer = told(&upstream, &flags, "path=/take&upload=65536");
+    assert!(answer.starts_with("answer 200 "), "{answer}");
+    let answer = told(&upstream, &flags, "path=/take&upload=65537");
+    assert!(answer.contains("HttpRequestBodySize"), "{answer}");
+    let answer = told(&upstream, &flags, "path=/forever");
+    assert!(answer.contains("HttpResponseBodySize"), "{answer}");
+}
+
+#[test]
+fn server_that_is_slow_in_any_way_is_an_error_of_its_own() {
+    let upstream = Upstream::start();
+    for (flag, path, error) in [
+        ("--outbound-first-byte", "/silent", "HttpResponseTimeout"),
+        ("--outbound-timeout", "/silent", "HttpResponseTimeout"),
+        (
+            "--outbound-between-bytes",
+            "/stall",
+            "ConnectionReadTimeout",
+        ),
+        ("--outbound-timeout", "/stall", "HttpResponseTimeout"),
+        ("--outbound-timeout", "/drip", "HttpResponseTimeout"),
+        ("--outbound-timeout", "/forever", "HttpResponseTimeout"),
+    ] {
+        let answer = told(&upstream, &[(flag, "300ms")], &format!("path={path}"));
+        assert!(answer.contains(error), "{flag} {path}: {answer}");
+    }
+}
+
+#[test]
+fn server_that_takes_connections_and_says_nothing_is_a_connection_that_took_too_long() {
+    // The kernel takes connections for it; TLS never begins.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let server = serve("attack_outbound")
+        .flag("--allow-outbound", format!("https://{to}"))
+        .flag("--outbound-connect", "300ms")
+        .start();
+    let answer = server
+        .get(&format!("/send?scheme=https&authority={to}"))
+        .ok();
+    assert!(answer.contains("ConnectionTimeout"), "{answer}");
+}
+
+#[test]
+fn requests_past_those_that_a_worker_may_have_under_way_fail_and_a_place_is_free_again() {
+    let upstream = Upstream::start();
+    let server = serve("attack_outbound")
+        .flag("--allow-outbound", upstream.url())
+        .flag("--outbound-parallel", "5")
+        .start();
+    let path = format!("/many?count=20&authority=127.0.0.1:{}", upstream.port());
+    for _ in 0..2 {
+        assert_eq!(server.get(&path).ok(), "answered 5 of 20\n");
+    }
+    assert_eq!(upstream.requests(), 10);
+}

@@ -123,3 +123,15 @@ fn delayed_message_is_not_ready() {
     let queue = server.queue("jobs");
     assert_eq!((queue.messages, queue.delayed, queue.ready), (2, 1, 1));
 }
+
+#[test]
+fn messages_past_the_limit_of_a_request_are_refused_and_those_of_others_are_not() {
+    let server = queue_server("").flag("--request-messages", "2").start();
+    let refused = server.send(&json!([{ "body": 1 }, { "body": 2 }, { "body": 3 }]));
+    assert_eq!(error(&refused), "too-large");
+    assert_eq!(server.queue("jobs").messages, 0);
+    for _ in 0..2 {
+        ok(&server.send(&json!([{ "body": 1 }, { "body": 2 }])));
+    }
+    assert_eq!(server.queue("jobs").messages, 4);
+}

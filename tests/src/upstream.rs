@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// Answers every request with what was asked for; runs until the test process ends.
 #[derive(Debug)]
@@ -66,6 +67,9 @@ fn answer(mut stream: &TcpStream) -> std::io::Result<()> {
         "/silent" => return silence(stream),
         "/forever" => return forever(stream),
         "/many-fields" => return stream.write_all(&head_of(100_000, 10)),
+        "/drip" => return drip(stream),
+        "/stall" => return stall(stream),
+        "/take" => return take(stream),
         "/long-field" => return stream.write_all(&head_of(1, 10 << 20)),
         _ => {}
     }
@@ -93,6 +97,33 @@ fn forever(mut stream: &TcpStream) -> std::io::Result<()> {
     loop {
         stream.write_all(&[b'x'; 64 << 10])?;
     }
+}
+
+/// Sends a body byte by byte until the client goes away.
+fn drip(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+    loop {
+        stream.write_all(b"x")?;
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends the beginning of a body and then nothing until the client goes away.
+fn stall(mut stream: &TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nx")?;
+    silence(stream)
+}
+
+/// Reads until the client has sent all or goes away, and answers then.
+fn take(mut stream: &TcpStream) -> std::io::Result<()> {
+    let (mut piece, mut read) = ([0; 4096], Vec::new());
+    while !read.ends_with(b"0\r\n\r\n") {
+        match stream.read(&mut piece)? {
+            0 => break,
+            len => read.extend_from_slice(&piece[..len]),
+        }
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 }
 
 /// Returns the head of an answer with `count` fields of `size` bytes.

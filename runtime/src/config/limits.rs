@@ -65,6 +65,30 @@ limits! {
     log: Size = "64KiB" => u64;
     /// Outbound requests that one request may send
     outbound_requests: u32 = "64" => u32;
+    /// Outbound requests that one worker has under way at a time; past it they fail
+    outbound_parallel: u32 = "512" => u32;
+    /// Header fields of an outbound request, and of its answer
+    outbound_headers: u32 = "100" => u32;
+    /// Header fields of an outbound request, and of its answer, in bytes
+    outbound_header_bytes: Size = "64KiB" => u64;
+    /// Body of an outbound request
+    outbound_request_body: Size = "1GiB" => u64;
+    /// Body of an answer to an outbound request
+    outbound_response_body: Size = "1GiB" => u64;
+    /// Time to find and connect to another server, TLS included
+    outbound_connect: Span = "10s" => Duration;
+    /// Time until another server answers, once connected
+    outbound_first_byte: Span = "25s" => Duration;
+    /// Time that another server may pause in the body of its answer
+    outbound_between_bytes: Span = "25s" => Duration;
+    /// Time that one outbound request may take, its answer's body included
+    outbound_timeout: Span = "60s" => Duration;
+    /// Lock keys that one request may hold at a time
+    request_locks: u32 = "1000" => u32;
+    /// Transactions that one request may have open at a time
+    request_transactions: u32 = "64" => u32;
+    /// Messages that one request may send
+    request_messages: u32 = "10000" => u32;
     /// Request line and headers; past it the answer is 431
     header_bytes: Size = "32KiB" => u64;
     /// Header fields of a request; past it the answer is 431
@@ -83,6 +107,14 @@ limits! {
     compile_cpu: Span = "5min" => Duration;
     /// Memory that compiling the component may take
     compile_memory: Size = "4GiB" => u64;
+}
+
+#[cfg(any(test, feature = "fuzz"))]
+impl Default for Limits {
+    fn default() -> Self {
+        let none = LimitArgs::default();
+        Self::merge(&none, &none).expect("defaults are allowed")
+    }
 }
 
 impl Limits {
@@ -124,6 +156,12 @@ impl Limits {
         }
         if !(8..=1000).contains(&self.headers) {
             return wrong("headers", "is not between 8 and 1000");
+        }
+        if !(8 << 10..=1 << 20).contains(&self.outbound_header_bytes) {
+            return wrong("outbound-header-bytes", "is not between 8KiB and 1MiB");
+        }
+        if !(8..=1000).contains(&self.outbound_headers) {
+            return wrong("outbound-headers", "is not between 8 and 1000");
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The component as a worker holds it: loaded once, instantiated for each request.
 
+use super::answer::answer;
 use super::artifact;
-use super::body::{GuestBody, ResponseBody, Watched};
+use super::body::{ResponseBody, Watched};
 use super::consumer::consumer;
 use super::guest::{Deadline, Finished, Guest, Slot, Stopped};
 use super::key::Key;
@@ -20,10 +21,11 @@ use crate::host::cli::{Settings, Wasi};
 use crate::host::config::Variables;
 use crate::host::http::{Egress, Outbound};
 use crate::host::queue::{handed_over, settled};
+use crate::host::quota::Quota;
 use crate::host::shared::{Share, Shared};
 use crate::state::client::Client;
 use crate::state::queue::{Delivery, Outcome};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -101,7 +103,7 @@ impl Handler {
                 ExitCode::BadComponent,
                 format!("cannot load {}: {why}", code.display()),
             )
-            .hint("the component may need more tables, instances or memories than wrun gives one")
+            .hint("remove that file and start again: it is made anew")
         };
         let folder = code.parent().unwrap_or_else(|| Path::new("."));
         let key = Key::open(&folder.join(CACHE_KEY))?;
@@ -109,7 +111,7 @@ impl Handler {
             artifact::open(code, &key).map_err(|refusal| refuse(&refusal))?;
         let mut settings = description.profile.config();
         pool::allocate(&mut settings, &signed, &description, config)
-            .map_err(|error| refuse(&error))?;
+            .map_err(|error| refuse(&error).hint(TOO_MUCH))?;
         let engine = Engine::new(&settings).map_err(|error| {
             Failure::new(
                 ExitCode::System,
@@ -117,10 +119,12 @@ impl Handler {
             )
             .hint("lower --in-flight or --memory, or raise the limit on address space (ulimit -v)")
         })?;
-        let component = signed.component(&engine).map_err(|error| refuse(&error))?;
+        let component = signed
+            .component(&engine)
+            .map_err(|error| refuse(&error).hint(TOO_MUCH))?;
         component
             .initialize_copy_on_write_image()
-            .map_err(|error| refuse(&error))?;
+            .map_err(|error| refuse(&error).hint(TOO_MUCH))?;
         let linker =
             linker::linker(&engine, description.profile).map_err(|error| refuse(&error))?;
         let pre = pre(&linker, &component, description.profile).map_err(|error| refuse(&error))?;
@@ -134,7 +138,10 @@ impl Handler {
                 log_max: config.limits.log,
             }),
             variables: Variables::new(config.variables.clone()),
-            outbound: Arc::new(Outbound::new(config.outbound.clone())),
+            outbound: Arc::new(Outbound::new(
+                config.outbound.clone(),
+                config.limits.clone(),
+            )),
             shared: client.map(|client| Arc::new(Shared::new(config.shared.clone(), client))),
         })
     }
@@ -174,7 +181,7 @@ impl Handler {
         let Some(handler) = &self.pre.handler else {
             return Err(Stopped::NoHandler);
         };
-        let bodiless = *request.method() == Method::HEAD;
+        let to_head = *request.method() == Method::HEAD;
         let cpu = Arc::new(CpuMeter::new(self.limits.cpu));
         let slot = Slot::default();
         let store = self.store(id, cpu.clone(), None);
@@ -189,32 +196,7 @@ impl Handler {
             }
         };
         let guest = Guest::new(run, slot, cpu, Deadline::after(self.limits.timeout));
-        let (response, rest) = guest.head().await?;
-        let (mut head, body) = response.into_parts();
-        if head.status.is_informational() {
-            return Err(Stopped::Invalid(format!(
-                "status {} is no final answer",
-                head.status.as_u16()
-            )));
-        }
-        let bodiless = bodiless
-            || matches!(
-                head.status,
-                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
-            );
-        let body = GuestBody::new(body, rest, self.limits.response_body);
-        if bodiless {
-            body.discard();
-            // These have no length to tell, other than answers to HEAD and 304 (RFC 9110 §8.6 and §15.3.6).
-            if matches!(
-                head.status,
-                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT
-            ) {
-                head.headers.remove(http::header::CONTENT_LENGTH);
-            }
-            return Ok(Response::from_parts(head, ResponseBody::Full(None)));
-        }
-        Ok(Response::from_parts(head, ResponseBody::of(body).await?))
+        answer(guest, to_head, self.limits.response_body).await
     }
 
     /// Handles messages of one queue in an instance of its own, and returns an outcome for each. Takes from `deliveries`
@@ -261,7 +243,7 @@ impl Handler {
             http,
             table: wasmtime::component::ResourceTable::new(),
             egress: Egress::new(self.outbound.clone(), self.limits.outbound_requests),
-            share: Share::new(self.shared.clone(), batch),
+            share: Share::new(self.shared.clone(), batch, Quota::new(&self.limits)),
             variables: self.variables.clone(),
             memory: MemoryLimit::new(usize::try_from(self.limits.memory).unwrap_or(usize::MAX)),
             cpu,
@@ -273,8 +255,12 @@ impl Handler {
     }
 }
 
+/// What to do about a component that does not fit.
+const TOO_MUCH: &str =
+    "the component may need more tables, instances or memories than wrun gives one";
+
 /// What the header fields of one message may take in memory, in bytes.
-const FIELDS_MAX: usize = 128 << 10;
+pub(super) const FIELDS_MAX: usize = 128 << 10;
 
 /// Runs `run` and drops `hold` with it.
 async fn holding(run: impl Future<Output = Finished>, hold: impl Send) -> Finished {

@@ -81,12 +81,15 @@ impl HostDatabase for ShareView<'_> {
         options: TxOptions,
         fences: Vec<Resource<Guard>>,
     ) -> Result<Resource<Transaction>, DbError> {
+        self.share.quota.may_begin().map_err(DbError::Unavailable)?;
         let Database(Opened { label, client }) = self.table.get(&database)?;
         let fences = guards(self.table, &fences)?;
         let tx = client
             .begin(label, convert::options(options), &fences)
             .await?;
-        Ok(self.table.push(tx)?)
+        let tx = self.table.push(tx)?;
+        self.share.quota.begun(tx.rep());
+        Ok(tx)
     }
 
     fn dialect(&mut self, _database: Resource<Database>) -> wasmtime::Result<String> {
@@ -140,15 +143,18 @@ impl HostTransaction for ShareView<'_> {
     }
 
     async fn commit(&mut self, tx: Resource<Transaction>) -> Result<(), DbError> {
+        self.share.quota.ended(tx.rep());
         self.table.get(&tx)?.commit().await
     }
 
     async fn rollback(&mut self, tx: Resource<Transaction>) -> wasmtime::Result<()> {
+        self.share.quota.ended(tx.rep());
         self.table.get(&tx)?.rollback().await;
         Ok(())
     }
 
     fn drop(&mut self, tx: Resource<Transaction>) -> wasmtime::Result<()> {
+        self.share.quota.ended(tx.rep());
         self.table.delete(tx)?;
         Ok(())
     }

@@ -6,48 +6,55 @@
 
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod measure;
+mod stream;
 
-use crate::config::{Grant, bare};
+use crate::config::{Grant, Limits, bare};
 use http::{HeaderName, Request, Response, Uri};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use measure::{AnswerBody, RequestBody, Times};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use stream::Stream;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
     WasiHttpHooks,
 };
 
-/// How long connecting may take unless the guest says less.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Idle connections that are kept for the next request to the same place.
-const IDLE_PER_HOST: usize = 8;
+pub(crate) const IDLE_PER_HOST: usize = 8;
 
 /// What a worker's guests may call, and the connections that they share.
 pub(crate) struct Outbound {
     grants: Vec<Grant>,
+    limits: Limits,
+    /// One for each request that may be under way.
+    places: Arc<Semaphore>,
     forbidden: ForbiddenHeaderFilter,
-    client: OnceLock<Client<Connector, WasiBody>>,
+    client: OnceLock<Client<Connector, RequestBody>>,
 }
 
 impl Outbound {
-    pub(crate) fn new(grants: Vec<Grant>) -> Self {
+    pub(crate) fn new(grants: Vec<Grant>, limits: Limits) -> Self {
         let forbidden: ForbiddenHeaderFilter = Arc::new(is_forbidden);
         Self {
             grants,
+            places: Arc::new(Semaphore::new(limits.outbound_parallel as usize)),
+            limits,
             forbidden,
             client: OnceLock::new(),
         }
@@ -62,25 +69,57 @@ impl Outbound {
         if !self.covers(request.uri()) {
             return Err(Error::HttpRequestDenied);
         }
-        let client = self.client.get_or_init(|| {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            return Err(Error::ConnectionLimitReached);
+        };
+        let limits = &self.limits;
+        measure::check_request(request.headers(), limits)?;
+        let times = Times::of(limits, options);
+        let request = request.map(|body| RequestBody::new(body, limits));
+        let response = timeout_at(times.until, self.answer(request, times))
+            .await
+            .map_err(|_| Error::HttpResponseTimeout)??;
+        measure::check_answer(response.headers(), limits)?;
+        Ok(response.map(|body| AnswerBody::new(body, limits, times, place).boxed_unsync()))
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn answer(
+        &self,
+        mut request: Request<RequestBody>,
+        times: Times,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut connection = capture_connection(&mut request);
+        let mut answer = pin!(self.client().request(request));
+        let connected = async { drop(connection.wait_for_connection_metadata().await) };
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer.map_err(client_error),
+            connected = timeout(times.connect, connected) => {
+                connected.map_err(|_| Error::ConnectionTimeout)?;
+            }
+        }
+        match timeout(times.first_byte, answer).await {
+            Ok(answer) => answer.map_err(client_error),
+            Err(_) => Err(Error::HttpResponseTimeout),
+        }
+    }
+
+    fn client(&self) -> &Client<Connector, RequestBody> {
+        self.client.get_or_init(|| {
             let connector = Connector {
                 grants: self.grants.clone().into(),
                 tls: Arc::new(tls()),
+                timeout: self.limits.outbound_connect,
             };
+            let header_bytes = usize::try_from(self.limits.outbound_header_bytes);
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_max_idle_per_host(IDLE_PER_HOST)
+                .http1_max_headers(self.limits.outbound_headers as usize)
+                .http1_max_buf_size(header_bytes.unwrap_or(usize::MAX))
                 .build(connector)
-        });
-        let answer = client.request(request);
-        let answer = match options.and_then(|options| options.first_byte_timeout) {
-            Some(timeout) => tokio::time::timeout(timeout, answer)
-                .await
-                .map_err(|_| Error::HttpResponseTimeout)?,
-            None => answer.await,
-        };
-        let response = answer.map_err(client_error)?;
-        Ok(response.map(|body| body.map_err(Error::Hyper).boxed_unsync()))
+        })
     }
 
     fn covers(&self, uri: &Uri) -> bool {
@@ -105,12 +144,20 @@ fn place(uri: &Uri) -> Option<(bool, &str, u16)> {
     (!authority.as_str().contains('@')).then_some((https, uri.host()?, port))
 }
 
-/// Finds the error that the connector gave inside what the client made of it.
+/// Finds the error that the connector or a body gave inside what the client made of it.
 fn client_error(error: hyper_util::client::legacy::Error) -> Error {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(error) = source {
         if let Some(refused) = error.downcast_ref::<Refused>() {
             return refused.to_error();
+        }
+        if let Some(Error::HttpRequestBodySize(size)) = error.downcast_ref() {
+            return Error::HttpRequestBodySize(*size);
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && error.is_parse_too_large()
+        {
+            return Error::HttpResponseHeaderSectionSize(None);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return match error.kind() {
@@ -225,6 +272,7 @@ impl Refused {
 struct Connector {
     grants: Arc<[Grant]>,
     tls: Arc<ClientConfig>,
+    timeout: Duration,
 }
 
 impl Connector {
@@ -281,9 +329,9 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connect = self.clone().connect(uri);
+        let (limit, connect) = (self.timeout, self.clone().connect(uri));
         Box::pin(async move {
-            match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            match timeout(limit, connect).await {
                 Ok(stream) => stream.map(TokioIo::new),
                 Err(_) => Err(Refused::Timeout),
             }
@@ -340,58 +388,6 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
 }
 
-/// A connection to somewhere.
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -436,7 +432,8 @@ mod tests {
 
     #[test]
     fn only_granted_places_are_covered() {
-        let outbound = Outbound::new(vec!["https://api.example.com".parse().unwrap()]);
+        let grant = "https://api.example.com".parse().unwrap();
+        let outbound = Outbound::new(vec![grant], Limits::default());
         let covers = |uri: &str| outbound.covers(&uri.parse().unwrap());
         assert!(covers("https://api.example.com/path"));
         assert!(covers("https://API.EXAMPLE.COM:443/"));

@@ -22,6 +22,8 @@ impl HostSpace for ShareView<'_> {
         keys: Vec<String>,
         options: Options,
     ) -> Result<Resource<Guard>, LockError> {
+        let count = keys.len();
+        self.share.quota.may_lock(count).map_err(LockError::Limit)?;
         let Space(Opened { label, client }) = self.table.get(&space)?;
         let owner = self.share.owner(client);
         let Options {
@@ -32,7 +34,9 @@ impl HostSpace for ShareView<'_> {
         let guard = client
             .acquire(owner, label, keys, wait_ms, ttl_ms, renew)
             .await?;
-        Ok(self.table.push(guard)?)
+        let guard = self.table.push(guard)?;
+        self.share.quota.locked(guard.rep(), count);
+        Ok(guard)
     }
 
     fn drop(&mut self, space: Resource<Space>) -> wasmtime::Result<()> {
@@ -55,10 +59,12 @@ impl HostGuard for ShareView<'_> {
     }
 
     async fn release(&mut self, guard: Resource<Guard>) -> Result<(), LockError> {
+        self.share.quota.unlocked(guard.rep());
         self.table.get(&guard)?.release().await
     }
 
     fn drop(&mut self, guard: Resource<Guard>) -> wasmtime::Result<()> {
+        self.share.quota.unlocked(guard.rep());
         self.table.delete(guard)?;
         Ok(())
     }

@@ -25,6 +25,10 @@ impl HostQueue for ShareView<'_> {
         queue: Resource<Queue>,
         messages: Vec<Message>,
     ) -> Result<Vec<String>, QueueError> {
+        self.share
+            .quota
+            .send(messages.len())
+            .map_err(QueueError::TooLarge)?;
         let Queue(Opened { label, client }) = self.table.get(&queue)?;
         client.send(label, sent(messages)).await
     }
@@ -35,6 +39,10 @@ impl HostQueue for ShareView<'_> {
         tx: Resource<Transaction>,
         messages: Vec<Message>,
     ) -> Result<Vec<String>, QueueError> {
+        self.share
+            .quota
+            .send(messages.len())
+            .map_err(QueueError::TooLarge)?;
         let Queue(Opened { label, .. }) = self.table.get(&queue)?;
         let tx = self.table.get(&tx)?;
         tx.send(label, sent(messages)).await

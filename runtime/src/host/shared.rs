@@ -3,6 +3,7 @@
 //! What a lock, a database and a queue do is for the files of these names.
 
 use super::batch::Batch;
+use super::quota::Quota;
 use crate::config;
 use crate::state::client::Client;
 use crate::state::db::DbError;
@@ -32,6 +33,7 @@ pub(crate) struct Share {
     owner: Option<u64>,
     /// What it is handling, if it is a consumer.
     batch: Option<Arc<Batch>>,
+    pub(super) quota: Quota,
 }
 
 /// What the manifest grants by a label.
@@ -50,11 +52,16 @@ pub(super) struct Opened {
 }
 
 impl Share {
-    pub(crate) fn new(shared: Option<Arc<Shared>>, batch: Option<Arc<Batch>>) -> Self {
+    pub(crate) fn new(
+        shared: Option<Arc<Shared>>,
+        batch: Option<Arc<Batch>>,
+        quota: Quota,
+    ) -> Self {
         Self {
             shared,
             owner: None,
             batch,
+            quota,
         }
     }
 
@@ -163,9 +170,10 @@ impl From<ResourceTableError> for QueueError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
 
     fn denied(label: &str) -> String {
-        let share = Share::new(None, None);
+        let share = Share::new(None, None, Quota::new(&Limits::default()));
         match share.open(Kind::LockSpace, label.to_owned()) {
             Ok(_) => panic!("nothing was granted"),
             Err(text) => text,

@@ -8,6 +8,7 @@ use super::process::Process;
 use super::spawn::Child;
 use crate::config::{Config, Drain};
 use crate::engine::instances;
+use crate::host::http::IDLE_PER_HOST;
 use crate::ipc::{Channel, ToSupervisor, ToWorker, Vitals};
 use crate::listener::Listener;
 use crate::sandbox::{Privileges, Role, Sandbox};
@@ -154,13 +155,13 @@ fn privileges(sandbox: &Sandbox, config: &Config) -> Privileges {
     let memory = instances
         .saturating_mul(limits.memory)
         .saturating_add(OWN_MEMORY);
-    let outbound = instances.saturating_mul(u64::from(limits.outbound_requests));
+    let outbound = match config.outbound.len() as u64 {
+        0 => 0,
+        places => u64::from(limits.outbound_parallel)
+            .saturating_add(places.saturating_mul(IDLE_PER_HOST as u64)),
+    };
     let descriptors = u64::from(limits.connections)
-        .saturating_add(if config.outbound.is_empty() {
-            0
-        } else {
-            outbound
-        })
+        .saturating_add(outbound)
         .saturating_add(OWN_DESCRIPTORS);
     sandbox
         .privileges(Role::Worker)

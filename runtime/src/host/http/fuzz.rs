@@ -2,7 +2,7 @@
 //! that the standard library knows to be something else.
 
 use super::{Outbound, is_public, place};
-use crate::config::Grant;
+use crate::config::{Grant, Limits};
 use http::Uri;
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ pub(crate) fn outbound(bytes: &[u8]) {
     let Ok(uri) = target.parse::<Uri>() else {
         return;
     };
-    if !Outbound::new(vec![grant.clone()]).covers(&uri) {
+    if !Outbound::new(vec![grant.clone()], Limits::default()).covers(&uri) {
         return;
     }
     let Some((https, host, port)) = place(&uri) else {

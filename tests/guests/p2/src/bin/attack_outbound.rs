@@ -6,7 +6,7 @@ use std::time::Duration;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, OutgoingBody, OutgoingRequest,
-    RequestOptions, Scheme,
+    RequestOptions, Scheme, http_error_code,
 };
 use wasip2::io::streams::StreamError;
 use wrun_test_guests::{IncomingRequest, ResponseOutparam, handler, query, response};
@@ -15,7 +15,8 @@ const PIECE_LEN_MAX: u64 = 64 * 1024;
 
 handler!(handle);
 
-/// `/send?scheme=&authority=&path=&name=&value=` tells what came of one request, `/many?count=` of many at a time.
+/// `/send?scheme=&authority=&path=&name=&value=` tells what came of one request, `/many?count=` of many at a time. A request
+/// has `fields=` more fields of `size=` bytes and a body of `upload=` bytes, and waits for `first_byte_ms=`.
 fn handle(request: IncomingRequest, out: ResponseOutparam) {
     let text = match query::path(&request).as_str() {
         "/send" => match send(&request).and_then(|sent| answer(&sent)) {
@@ -43,6 +44,13 @@ fn send(request: &IncomingRequest) -> Result<FutureIncomingResponse, ErrorCode> 
             .append(&name, text("value").as_bytes())
             .map_err(refused)?;
     }
+    let value = "v".repeat(query::number(request, "size").unwrap_or(1));
+    for number in 0..query::number::<u32>(request, "fields").unwrap_or(0) {
+        let refused = |error| ErrorCode::InternalError(Some(format!("{error:?}")));
+        fields
+            .append(&format!("x-{number}"), value.as_bytes())
+            .map_err(refused)?;
+    }
     let path = query::text(request, "path").unwrap_or_else(|| "/".to_owned());
     let invalid = |()| ErrorCode::HttpRequestUriInvalid;
     let made = OutgoingRequest::new(fields);
@@ -50,14 +58,30 @@ fn send(request: &IncomingRequest) -> Result<FutureIncomingResponse, ErrorCode> 
     made.set_authority(Some(&text("authority")))
         .map_err(invalid)?;
     made.set_path_with_query(Some(&path)).map_err(invalid)?;
-    OutgoingBody::finish(made.body().map_err(invalid)?, None)?;
+    let body = made.body().map_err(invalid)?;
     let options = RequestOptions::new();
     if let Some(ms) = query::number::<u64>(request, "first_byte_ms") {
         options
             .set_first_byte_timeout(Some(ms * 1_000_000))
             .map_err(invalid)?;
     }
-    outgoing_handler::handle(made, Some(options))
+    let sent = outgoing_handler::handle(made, Some(options))?;
+    upload(&body, query::number(request, "upload").unwrap_or(0));
+    OutgoingBody::finish(body, None)?;
+    Ok(sent)
+}
+
+/// Writes a body, or as much of it as is taken.
+fn upload(body: &OutgoingBody, mut left: usize) {
+    let stream = body.write().expect("the stream is taken once");
+    let piece = [b'x'; 4096];
+    while left > 0 {
+        let len = left.min(piece.len());
+        if stream.blocking_write_and_flush(&piece[..len]).is_err() {
+            return;
+        }
+        left -= len;
+    }
 }
 
 /// Returns status, number of fields and length of the body.
@@ -83,7 +107,8 @@ fn length(answer: &IncomingResponse) -> Result<u64, ErrorCode> {
             Ok(piece) => len += piece.len() as u64,
             Err(StreamError::Closed) => return Ok(len),
             Err(StreamError::LastOperationFailed(error)) => {
-                return Err(ErrorCode::InternalError(Some(error.to_debug_string())));
+                let other = || ErrorCode::InternalError(Some(error.to_debug_string()));
+                return Err(http_error_code(&error).unwrap_or_else(other));
             }
         }
     }
