@@ -18,6 +18,7 @@ mod gate;
 mod pace;
 mod request_body;
 mod request_id;
+mod waits;
 mod wire;
 
 use crate::config::sandbox::Mode;

@@ -87,3 +87,21 @@ fn streams_of_one_http2_connection_count_one_by_one() {
         "{statuses:?}"
     );
 }
+
+#[test]
+fn clients_that_take_nothing_give_their_places_to_those_who_want_them() {
+    let server = serve("http_stream")
+        .flag("--in-flight", "2")
+        .flag("--stall-timeout", "1h")
+        .flag("--timeout", "1h")
+        .start();
+    let mut slow: Vec<_> = (0..6).map(|_| server.connect()).collect();
+    for connection in &mut slow {
+        connection.send_head("GET", "/?bytes=1000000000", &[]);
+    }
+    server.when_in_flight(2);
+    for _ in 0..3 {
+        let served = || Some(server.get("/?bytes=1")).filter(|response| response.status == 200);
+        eventually("a place for the next request", SOON, served);
+    }
+}

@@ -69,8 +69,43 @@ fn memory(server: &Server) -> u64 {
         .sum()
 }
 
-/// Returns good answers per second to `connections` clients of wrk that ask again at once, and all answers per second.
-fn wrk(server: &Server, connections: usize) -> Result<(f64, f64), Part> {
+/// Returns the CPU time that the workers have had, in seconds.
+fn cpu(server: &Server) -> f64 {
+    let workers = server.workers();
+    workers
+        .iter()
+        .map(|worker| process::on_cpu(worker.pid).as_secs_f64())
+        .sum()
+}
+
+/// What came of a load, per second.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    good: f64,
+    all: f64,
+    /// CPU time of the workers, in seconds.
+    cpu: f64,
+}
+
+impl Rates {
+    /// Compares with the server at its `peak`, in CPU time: what others do on the machine does not change that.
+    fn cpu_beside(self, peak: Self) -> String {
+        let each = peak.cpu / peak.good;
+        let others = (self.cpu - self.good * each) / (self.all - self.good).max(1.0);
+        format!(
+            "  {:.2} ms of CPU for an answer at the peak; now {:.0} % of it is spent on answers, {:.0} us for each that is turned away; the workers had {:.2} CPUs at the peak, {:.2} now",
+            each * 1e3,
+            self.good * each / self.cpu * 100.0,
+            others * 1e6,
+            peak.cpu,
+            self.cpu
+        )
+    }
+}
+
+/// Returns what came of `connections` clients of wrk that ask again at once.
+fn wrk(server: &Server, connections: usize) -> Result<Rates, Part> {
+    let before = cpu(server);
     let url = format!("http://{}{WORK}", server.addr());
     let (connections, seconds) = (connections.to_string(), format!("{SECONDS}s"));
     let output = tool(
@@ -90,7 +125,11 @@ fn wrk(server: &Server, connections: usize) -> Result<(f64, f64), Part> {
         holds: false,
     })?;
     let others = number("Non-2xx or 3xx responses:").unwrap_or(0.0) / SECONDS as f64;
-    Ok((all - others, all))
+    Ok(Rates {
+        good: all - others,
+        all,
+        cpu: (cpu(server) - before) / SECONDS as f64,
+    })
 }
 
 /// Sends four times as many requests a second as the server can answer.
@@ -103,8 +142,9 @@ pub fn at_four_times_capacity(launch: Launch) -> Part {
 fn try_four_times_capacity(launch: Launch) -> Result<Part, Part> {
     const CLIENTS: f64 = 100.0;
     let server = start(launch);
-    let (peak, _) = wrk(&server, WORKERS * IN_FLIGHT)?;
-    let before = memory(&server);
+    let at_peak = wrk(&server, WORKERS * IN_FLIGHT)?;
+    let peak = at_peak.good;
+    let (before, cpu_before) = (memory(&server), cpu(&server));
     let folder = crate::folder();
     let log = folder.path().join("log").display().to_string();
     let rate = (4.0 * peak / CLIENTS).ceil().to_string();
@@ -129,6 +169,7 @@ fn try_four_times_capacity(launch: Launch) -> Result<Part, Part> {
         ],
     )?;
     let grown = memory(&server).saturating_sub(before);
+    let cpu = (cpu(&server) - cpu_before) / SECONDS as f64;
     let answers = parse_log(&fs::read_to_string(&log).unwrap_or_default());
     let count = |wanted| {
         answers
@@ -153,6 +194,12 @@ fn try_four_times_capacity(launch: Launch) -> Result<Part, Part> {
         answers.len() - good - shed,
         grown >> 20
     );
+    let now = Rates {
+        good: goodput,
+        all: answers.len() as f64 / SECONDS as f64,
+        cpu,
+    };
+    lines += &now.cpu_beside(at_peak);
     Ok(Part {
         lines,
         holds: goodput >= GOODPUT_MIN * peak
@@ -167,17 +214,19 @@ fn try_four_times_capacity(launch: Launch) -> Result<Part, Part> {
 pub fn with_more_connections(launch: Launch) -> Part {
     let server = start(launch);
     let places = WORKERS * IN_FLIGHT * 3;
-    let rates = wrk(&server, WORKERS * IN_FLIGHT)
-        .and_then(|(peak, _)| Ok((peak, wrk(&server, 4 * places)?)));
-    let (peak, (good, all)) = match rates {
+    let rates =
+        wrk(&server, WORKERS * IN_FLIGHT).and_then(|peak| Ok((peak, wrk(&server, 4 * places)?)));
+    let (at_peak, now) = match rates {
         Ok(rates) => rates,
         Err(part) => return part,
     };
+    let (peak, good, all) = (at_peak.good, now.good, now.all);
     let lines = format!(
-        "{} connections that ask again at once\n  {peak:.0} requests/s at its peak; answered {good:.0}/s ({:.0} %), turned away {:.0}/s",
+        "{} connections that ask again at once\n  {peak:.0} requests/s at its peak; answered {good:.0}/s ({:.0} %), turned away {:.0}/s\n{}",
         4 * places,
         good / peak * 100.0,
-        all - good
+        all - good,
+        now.cpu_beside(at_peak)
     );
     Part {
         lines,
@@ -208,15 +257,10 @@ fn p99(mut times: Vec<Duration>) -> Duration {
         .unwrap_or_default()
 }
 
-/// Asks for something small, again and again, while 500 clients are slow in the way that `mode` says. There is a place for
-/// each of them: a client that takes its answer slowly keeps a guest waiting.
+/// Asks for something small, again and again, while 500 clients are slow in the way that `mode` says. A client that takes its
+/// answer slowly keeps a guest waiting, and there are not as many places as such clients.
 pub fn slow_clients(launch: Launch, mode: &str, what: &str) -> Part {
-    let server = launch
-        .workers(WORKERS)
-        .flag("--in-flight", SLOW_CLIENTS)
-        .flag("--header-timeout", "5s")
-        .flag("--stall-timeout", "5s")
-        .start();
+    let server = launch.workers(WORKERS).start();
     let url = format!("http://{}/?bytes=10000000", server.addr());
     let addr = server.addr();
     let args = [

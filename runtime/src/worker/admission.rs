@@ -1,19 +1,26 @@
 //! How many requests a worker handles at a time: a fixed number run, a few more wait for a moment, the rest are turned
-//! away at once. An overloaded server that says so is better than one that answers everybody too late.
+//! away. An overloaded server that says so is better than one that answers everybody too late.
 
+use super::waits::Waits;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a request waits for its turn.
 const WAIT: Duration = Duration::from_millis(100);
+
+/// How long one is kept that does not even wait for it: clients that ask again at once would otherwise have the worker do
+/// nothing but turn them away.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The door to the guests.
 pub(super) struct Admission {
     places: Arc<Semaphore>,
     max: usize,
     waiting: AtomicUsize,
+    waits: Arc<Waits>,
 }
 
 impl Admission {
@@ -23,7 +30,13 @@ impl Admission {
             places: Arc::new(Semaphore::new(max)),
             max,
             waiting: AtomicUsize::new(0),
+            waits: Arc::default(),
         }
+    }
+
+    /// Returns the clients that are waited for while they have a place.
+    pub(super) fn waits(&self) -> Arc<Waits> {
+        self.waits.clone()
     }
 
     /// Waits for a place; `None` when there is none in time. The place is held until the permit is dropped.
@@ -31,8 +44,12 @@ impl Admission {
         if let Ok(permit) = self.places.clone().try_acquire_owned() {
             return Some(permit);
         }
-        let waiting = Waiting::begin(&self.waiting, self.max * 2)?;
-        let permit = tokio::time::timeout(WAIT, self.places.clone().acquire_owned()).await;
+        let Some(waiting) = Waiting::begin(&self.waiting, self.max * 2) else {
+            sleep(PAUSE).await;
+            return None;
+        };
+        self.waits.give_way(Instant::now());
+        let permit = timeout(WAIT, self.places.clone().acquire_owned()).await;
         drop(waiting);
         permit.ok()?.ok()
     }

@@ -6,13 +6,15 @@ use super::Worker;
 use super::answer::{Access, AnswerBody, plain};
 use super::framing::BodyFraming;
 use super::gate;
+use super::pace::Pace;
 use super::request_body::{Fault, RequestBody, Watch};
 use super::wire::{ActiveRequest, Activity, Protocol, Timeouts, Wire};
+use crate::config::Limits;
 use crate::engine::{ResponseBody, Stopped};
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -56,7 +58,7 @@ pub(super) async fn serve(socket: TcpStream, worker: Arc<Worker>) {
         return;
     };
     let _ = socket.set_nodelay(true);
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity::new(worker.admission.waits()));
     let limits = &worker.limits;
     let timeouts = Timeouts {
         header: limits.header_timeout,
@@ -87,10 +89,7 @@ pub(super) async fn serve(socket: TcpStream, worker: Arc<Worker>) {
 async fn serve_http1(wire: Wire, shared: Arc<Shared>) {
     let limits = &shared.worker.limits;
     let service = service_fn(|request| answer(shared.clone(), shared.begin(&request), request));
-    let mut connection = http1::Builder::new()
-        .max_headers(limits.headers as usize)
-        .max_buf_size(usize::try_from(limits.header_bytes).unwrap_or(usize::MAX))
-        .serve_connection(TokioIo::new(wire), service);
+    let mut connection = http1(limits).serve_connection(TokioIo::new(wire), service);
     let mut closing = shared.worker.drain.closing();
     let served = tokio::select! {
         served = &mut connection => served,
@@ -102,6 +101,15 @@ async fn serve_http1(wire: Wire, shared: Arc<Shared>) {
     if let Err(error) = served {
         tracing::debug!(error = error_chain(&error), "connection broken off");
     }
+}
+
+/// Returns HTTP/1.1 as it is spoken on every connection.
+pub(super) fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_headers(limits.headers as usize)
+        .max_buf_size(usize::try_from(limits.header_bytes).unwrap_or(usize::MAX));
+    builder
 }
 
 async fn serve_http2(wire: Wire, shared: Arc<Shared>) {
@@ -177,13 +185,8 @@ async fn answer(
         },
     };
     let (mut head, inner) = response.into_parts();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        head.headers.insert(REQUEST_ID, value);
-    }
-    if version < Version::HTTP_2 && (close || shared.is_worn_out()) {
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
+    let close = version < Version::HTTP_2 && (close || shared.is_worn_out());
+    complete(&mut head.headers, &id, close);
     if let Some(access) = &mut access {
         access.status = head.status;
     }
@@ -197,6 +200,16 @@ async fn answer(
             _active: begun.active,
         },
     ))
+}
+
+/// Adds to an answer's fields those that are wrun's.
+pub(super) fn complete(fields: &mut HeaderMap, id: &str, close: bool) {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        fields.insert(REQUEST_ID, value);
+    }
+    if close {
+        fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 impl Shared {
@@ -244,6 +257,7 @@ impl Shared {
         let Some(permit) = worker.admission.enter().await else {
             return (plain(StatusCode::SERVICE_UNAVAILABLE), false);
         };
+        let place = self.activity.place(permit);
         if let Ok(value) = HeaderValue::from_str(id) {
             head.headers.insert(REQUEST_ID, value);
         }
@@ -254,22 +268,18 @@ impl Shared {
                 .boxed_unsync();
             worker
                 .handler
-                .handle(Request::from_parts(head, body), id, permit)
+                .handle(Request::from_parts(head, body), id, place)
                 .await
         } else {
             let watch = Arc::new(Watch::default());
             let limits = &worker.limits;
-            let body = RequestBody::new(
-                body,
-                watch.clone(),
-                limits.request_body,
-                limits.stall_timeout,
-            );
+            let pace = Pace::new(limits.stall_timeout, self.activity.clone());
+            let body = RequestBody::new(body, watch.clone(), limits.request_body, pace);
             let request = Request::from_parts(head, body.boxed_unsync());
             let answered = tokio::select! {
                 biased;
                 () = watch.fault() => None,
-                answered = worker.handler.handle(request, id, permit) => Some(answered),
+                answered = worker.handler.handle(request, id, place) => Some(answered),
             };
             // Whatever the guest made of it, the client is told what was wrong with its body.
             match (watch.get(), answered) {

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Why a body was cut off.
@@ -76,12 +75,12 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: Incoming, watch: Arc<Watch>, max: u64, stall: Duration) -> Self {
+    pub(super) fn new(inner: Incoming, watch: Arc<Watch>, max: u64, pace: Pace) -> Self {
         Self {
             inner,
             watch,
             left: max,
-            pace: Pace::new(stall),
+            pace,
         }
     }
 

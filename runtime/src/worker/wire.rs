@@ -5,6 +5,7 @@
 
 use super::framing::{BodyFraming, Framing, Violation};
 use super::pace::Pace;
+use super::waits::{Wait, Waits};
 use bytes::{Buf as _, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -43,14 +44,39 @@ pub(super) struct Activity {
     framing: Mutex<Option<BodyFraming>>,
     /// When the last one ended, `None` before that.
     ended: Mutex<Option<Instant>>,
+    /// Guests that its requests keep, each with its place.
+    places: Arc<AtomicU32>,
+    waits: Arc<Waits>,
 }
 
 impl Activity {
+    /// Returns what goes on on a connection that has just begun. `waits` are told of its client.
+    pub(super) fn new(waits: Arc<Waits>) -> Self {
+        Self {
+            waits,
+            ..Self::default()
+        }
+    }
+
+    /// A request has a place, held until the guard is dropped.
+    pub(super) fn place<T>(&self, permit: T) -> Place<T> {
+        self.places.fetch_add(1, Ordering::Relaxed);
+        Place {
+            places: self.places.clone(),
+            _permit: permit,
+        }
+    }
+
     /// A request has begun. It lasts until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> ActiveRequest {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         ActiveRequest(self.clone())
+    }
+
+    /// Its client has been waited for since then.
+    pub(super) fn wait(&self, since: Instant) -> Wait {
+        self.waits.begin(&self.places, since)
     }
 
     /// Tells how the body of the request that has begun is delimited.
@@ -80,6 +106,19 @@ impl Drop for ActiveRequest {
     fn drop(&mut self) {
         *lock(&self.0.ended) = Some(Instant::now());
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A place that a request of the connection has.
+#[derive(Debug)]
+pub(super) struct Place<T> {
+    places: Arc<AtomicU32>,
+    _permit: T,
+}
+
+impl<T> Drop for Place<T> {
+    fn drop(&mut self) {
+        self.places.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -250,8 +289,10 @@ impl Wire {
     ) -> Poll<io::Result<usize>> {
         match (polled, &mut self.blocked) {
             (Poll::Pending, _) => {
-                let stall = self.timeouts.stall;
-                let pace = self.blocked.get_or_insert_with(|| Pace::new(stall));
+                let (stall, activity) = (self.timeouts.stall, &self.activity);
+                let pace = self
+                    .blocked
+                    .get_or_insert_with(|| Pace::new(stall, activity.clone()));
                 pace.poll_stalled(cx)
                     .map(|()| Err(io::ErrorKind::TimedOut.into()))
             }
