@@ -17,11 +17,12 @@ use std::path::Path;
 pub type Target = fn(&[u8]);
 
 /// The functions by their names; each has a folder of that name with inputs to begin with.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("manifest", manifest),
     ("control-frames", control_frames),
     ("state-frames", state_frames),
     ("requests", crate::worker::fuzz::requests),
+    ("answers", crate::worker::fuzz::answers),
     ("outbound", crate::host::http::fuzz::outbound),
     ("sql", crate::state::sqlite::fuzz::fuzz),
     ("locks", crate::state::lock::table::history::fuzz),

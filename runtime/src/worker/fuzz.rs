@@ -1,6 +1,10 @@
 //! Requests that a fuzzer chooses: where wrun lets one in, a lenient reader must see the same one, of the same length.
 //! Otherwise something behind wrun, or in front of it, could be made to see another (request smuggling).
 
+mod answers;
+
+pub(crate) use answers::answers;
+
 use super::framing::{BodyFraming, Framing};
 use super::gate;
 use http::request::Parts;
