@@ -295,3 +295,17 @@ fn state_process_has_its_data_and_nothing_else() {
         assert_eq!(control.attack_of_state(name), WORKS, "{name}");
     }
 }
+
+#[test]
+fn panic_of_the_host_in_a_call_is_500_for_that_request_alone() {
+    // A generator of random numbers that the kernel gives no seed is what wasmtime's host functions cannot go on without.
+    let server = serve("attack_calls").compromised().start();
+    let worker = server.worker().pid;
+    assert_eq!(server.attack("lose_random_numbers"), WORKS);
+    assert_eq!(server.get("/random-within").status, 500);
+    server.log().line_with("the host panicked in a call");
+    assert_eq!(server.get("/").ok(), "harmless\n");
+    assert_eq!(server.attack("find_random_numbers"), WORKS);
+    assert_eq!(server.get("/random-within").status, 200);
+    assert_eq!(server.worker().pid, worker);
+}

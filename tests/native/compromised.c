@@ -472,11 +472,38 @@ static int use_a_capability(void)
     return sets[0].permitted || sets[1].permitted ? 0 : EPERM;
 }
 
+/* Case 31: a host call that fails where it cannot. */
+
+static int no_random;
+
+/* Takes the place of the C library's. */
+ssize_t getrandom(void *bytes, size_t len, unsigned flags)
+{
+    if (no_random) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_getrandom, bytes, len, flags);
+}
+
+static int lose_random_numbers(void)
+{
+    no_random = 1;
+    return 0;
+}
+
+static int find_random_numbers(void)
+{
+    no_random = 0;
+    return 0;
+}
+
 #define ATTACK(name) {#name, name}
 static const struct {
     const char *name;
     int (*run)(void);
 } attacks[] = {
+    ATTACK(lose_random_numbers), ATTACK(find_random_numbers),
     ATTACK(run_a_program), ATTACK(run_a_program_by_descriptor), ATTACK(fork_a_process), ATTACK(clone_a_process),
     ATTACK(trace_a_process), ATTACK(read_a_process), ATTACK(signal_the_supervisor), ATTACK(signal_a_sibling),
     ATTACK(signal_a_sibling_by_pidfd), ATTACK(map_code), ATTACK(turn_data_into_code), ATTACK(change_personality),

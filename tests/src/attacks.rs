@@ -81,7 +81,7 @@ pub const CASES: &[Case] = &[
     by(28, "sleep for ever", "504 at its time", &["attacks::calls::wait_for_very_many_or_very_long_ends_with_its_time", "attacks::cpu_memory::memory_that_is_allocated_and_held_ends_with_its_time"]),
     by(29, "the host's environment", "only what was configured", &["requests::guest_sees_only_the_environment_that_it_was_given"]),
     by(30, "exit, abort, unreachable", "500 for this request alone", &["attacks::cpu_memory::every_sudden_end_of_a_guest_is_500_for_itself_alone", "answers::guest_that_ends_without_an_answer_is_500_and_harms_nobody"]),
-    by(31, "panic of the host in a call", "500; the worker lives", &["wrun::engine::guest::tests::panic_of_the_host_ends_the_guest_alone"]),
+    by(31, "panic of the host in a call", "500; the worker lives", &["compromised::panic_of_the_host_in_a_call_is_500_for_that_request_alone", "wrun::engine::guest::tests::panic_of_the_host_ends_the_guest_alone"]),
     by(32, "files by every kind of path", "there are none", &["attacks::files_net::no_file_can_be_opened_listed_written_linked_renamed_or_removed", "requests::guest_has_no_files_and_no_sockets"]),
     not(33, "escape from a folder that was given", "denied", "guests are given no folders"),
     by(34, "sockets and names", "there are none", &["attacks::files_net::no_socket_can_be_made_and_no_name_looked_up"]),
