@@ -7,6 +7,7 @@
 mod accept;
 mod admission;
 mod answer;
+mod attended;
 mod connection;
 mod consume;
 mod drain;

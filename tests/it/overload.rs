@@ -105,3 +105,37 @@ fn clients_that_take_nothing_give_their_places_to_those_who_want_them() {
         eventually("a place for the next request", SOON, served);
     }
 }
+
+#[test]
+fn clients_of_http2_that_take_nothing_give_their_places_to_those_who_want_them() {
+    let server = serve("http_stream")
+        .flag("--in-flight", "2")
+        .flag("--stall-timeout", "1h")
+        .flag("--timeout", "1h")
+        .start();
+    // Its windows are full after 64 KiB, and never opened again.
+    let mut slow = Http2::connect(server.addr());
+    let _pending: Vec<_> = (0..2)
+        .map(|_| slow.start("GET", "/?bytes=1000000000", &[], &[]).unwrap())
+        .collect();
+    server.when_in_flight(2);
+    for _ in 0..3 {
+        let served = || Some(server.get("/?bytes=1")).filter(|response| response.status == 200);
+        eventually("a place for the next request", SOON, served);
+    }
+}
+
+#[test]
+fn client_that_is_slow_to_send_gives_its_place_to_who_wants_it() {
+    let server = serve("http_echo")
+        .flag("--in-flight", "1")
+        .flag("--stall-timeout", "1h")
+        .flag("--timeout", "1h")
+        .start();
+    let mut slow = server.connect();
+    slow.send_head("POST", "/", &[("content-length", "1000")]);
+    server.when_in_flight(1);
+    let served = || Some(server.get("/")).filter(|response| response.status == 200);
+    eventually("a place for the next request", SOON, served);
+    assert_eq!(slow.response().status, 408);
+}

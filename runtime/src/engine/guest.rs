@@ -38,6 +38,8 @@ pub enum Stopped {
     OutOfTime,
     /// Its answer's body passed the limit.
     TooLarge,
+    /// Its client did not take its answer.
+    Abandoned,
     /// It could not be instantiated.
     NotStarted(wasmtime::Error),
     /// The host panicked in one of its calls.
@@ -70,6 +72,7 @@ impl fmt::Display for Stopped {
             Self::OutOfCpu => f.write_str("guest used up its CPU time"),
             Self::OutOfTime => f.write_str("guest used up its time"),
             Self::TooLarge => f.write_str("guest passed the limit on response bodies"),
+            Self::Abandoned => f.write_str("the client does not take the response"),
             Self::NotStarted(error) => write!(f, "guest could not be started: {error:#}"),
             Self::Panicked => f.write_str("the host panicked in a call of the guest"),
             Self::NoHandler => f.write_str("the component has no handler for this"),
@@ -83,7 +86,7 @@ impl Stopped {
     /// Returns the status of the answer that the client gets instead.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::OutOfCpu | Self::OutOfTime => StatusCode::GATEWAY_TIMEOUT,
+            Self::OutOfCpu | Self::OutOfTime | Self::Abandoned => StatusCode::GATEWAY_TIMEOUT,
             Self::Invalid(_) | Self::Truncated | Self::TooLarge => StatusCode::BAD_GATEWAY,
             Self::Refused(error) => status_of(error),
             Self::NoHandler => StatusCode::NOT_FOUND,

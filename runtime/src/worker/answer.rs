@@ -1,5 +1,6 @@
 //! The answers that wrun gives itself, and the body of every answer with what has to happen when it ends.
 
+use super::attended::Attended;
 use super::wire::ActiveRequest;
 use crate::engine::{ResponseBody, Stopped};
 use bytes::Bytes;
@@ -31,9 +32,16 @@ pub(super) fn plain(status: StatusCode) -> Response<ResponseBody> {
     response
 }
 
+/// Where the body of an answer comes from.
+pub(super) enum Source {
+    Direct(ResponseBody),
+    /// Its client is watched apart from hyper.
+    Attended(Attended),
+}
+
 /// The body of an answer, and the request that lasts as long as it does.
 pub(super) struct AnswerBody {
-    pub(super) inner: ResponseBody,
+    pub(super) inner: Source,
     pub(super) id: Arc<str>,
     pub(super) access: Option<Box<Access>>,
     pub(super) _active: ActiveRequest,
@@ -73,7 +81,10 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let polled = match &mut this.inner {
+            Source::Direct(body) => Pin::new(body).poll_frame(cx),
+            Source::Attended(body) => Pin::new(body).poll_frame(cx),
+        };
         match (&polled, &mut this.access) {
             (Poll::Ready(Some(Ok(frame))), Some(access)) => {
                 access.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -87,10 +98,16 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.inner {
+            Source::Direct(body) => body.is_end_stream(),
+            Source::Attended(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.inner {
+            Source::Direct(body) => body.size_hint(),
+            Source::Attended(body) => body.size_hint(),
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! A guest runs inside the future that hyper polls for its request, so a client that goes away takes its guest with it.
 
 use super::Worker;
-use super::answer::{Access, AnswerBody, plain};
+use super::answer::{Access, AnswerBody, Source, plain};
+use super::attended::Attended;
 use super::framing::BodyFraming;
 use super::gate;
 use super::pace::Pace;
@@ -191,6 +192,13 @@ async fn answer(
         access.status = head.status;
     }
     worker.count_request();
+    let inner = match inner {
+        ResponseBody::Guest(_) if version == Version::HTTP_2 => {
+            let pace = Pace::new(worker.limits.stall_timeout, shared.activity.clone());
+            Source::Attended(Attended::new(inner, pace))
+        }
+        inner => Source::Direct(inner),
+    };
     Ok(Response::from_parts(
         head,
         AnswerBody {

@@ -4,7 +4,7 @@
 use super::lenient_chunks;
 use crate::config::Limits;
 use crate::engine::fuzz::{Field, Script, act};
-use crate::worker::answer::{AnswerBody, plain};
+use crate::worker::answer::{AnswerBody, Source, plain};
 use crate::worker::connection::{complete, http1};
 use crate::worker::wire::Activity;
 use http::{Method, Request, Response, StatusCode};
@@ -88,7 +88,7 @@ async fn exchange(asked: Asked, script: Arc<Script>) -> Exchange {
             let (mut head, inner) = response.into_parts();
             complete(&mut head.headers, "fuzz", false);
             let body = AnswerBody {
-                inner,
+                inner: Source::Direct(inner),
                 id: Arc::from("fuzz"),
                 access: None,
                 _active: active,
