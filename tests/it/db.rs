@@ -397,22 +397,3 @@ fn figures_of_the_benchmark_can_be_taken() {
     }
     server.when_queue("all are handled", |queue| queue.messages == 0);
 }
-
-#[test]
-fn transactions_past_the_limit_of_a_request_are_refused_until_one_has_ended() {
-    let server = db_server().flag("--request-transactions", "1").start();
-    let results = server.script(&json!([
-        { "op": "begin" },
-        { "op": "begin" },
-        { "op": "commit", "tx": 0 },
-        { "op": "begin" },
-        { "op": "rollback", "tx": 1 },
-        { "op": "begin" },
-        { "op": "drop_tx", "tx": 2 },
-        { "op": "begin" }
-    ]));
-    assert_eq!(error(&results[1]), "unavailable");
-    for at in [0, 2, 3, 4, 5, 6, 7] {
-        ok(&results[at]);
-    }
-}

@@ -41,6 +41,7 @@ mod payments;
 mod processes;
 mod python;
 mod queue;
+mod quotas;
 mod recycle;
 mod reload;
 mod requests;

@@ -183,23 +183,24 @@ fn bodies_past_their_limits_are_an_error_of_their_own() {
     let answer = told(&upstream, &flags, "path=/take&upload=65537");
     assert!(answer.contains("HttpRequestBodySize"), "{answer}");
     let answer = told(&upstream, &flags, "path=/forever");
-    assert!(answer.contains("HttpResponseBodySize"), "{answer}");
+    assert!(answer.contains("HTTP response body size"), "{answer}");
 }
 
 #[test]
 fn server_that_is_slow_in_any_way_is_an_error_of_its_own() {
     let upstream = Upstream::start();
+    // While a guest of 0.2 reads a body, it is told the text of an error alone.
     for (flag, path, error) in [
         ("--outbound-first-byte", "/silent", "HttpResponseTimeout"),
         ("--outbound-timeout", "/silent", "HttpResponseTimeout"),
         (
             "--outbound-between-bytes",
             "/stall",
-            "ConnectionReadTimeout",
+            "connection read timeout",
         ),
-        ("--outbound-timeout", "/stall", "HttpResponseTimeout"),
-        ("--outbound-timeout", "/drip", "HttpResponseTimeout"),
-        ("--outbound-timeout", "/forever", "HttpResponseTimeout"),
+        ("--outbound-timeout", "/stall", "HTTP response timeout"),
+        ("--outbound-timeout", "/drip", "HTTP response timeout"),
+        ("--outbound-timeout", "/forever", "HTTP response timeout"),
     ] {
         let answer = told(&upstream, &[(flag, "300ms")], &format!("path={path}"));
         assert!(answer.contains(error), "{flag} {path}: {answer}");

@@ -127,7 +127,7 @@ fn clients_of_http2_that_take_nothing_give_their_places_to_those_who_want_them()
 
 #[test]
 fn client_that_is_slow_to_send_gives_its_place_to_who_wants_it() {
-    let server = serve("http_echo")
+    let server = serve("http_sink")
         .flag("--in-flight", "1")
         .flag("--stall-timeout", "1h")
         .flag("--timeout", "1h")

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, OutgoingBody, OutgoingRequest,
-    RequestOptions, Scheme, http_error_code,
+    ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingBody,
+    OutgoingRequest, RequestOptions, Scheme, http_error_code,
 };
 use wasip2::io::streams::StreamError;
 use wrun_test_guests::{IncomingRequest, ResponseOutparam, handler, query, response};
@@ -58,6 +58,10 @@ fn send(request: &IncomingRequest) -> Result<FutureIncomingResponse, ErrorCode> 
     made.set_authority(Some(&text("authority")))
         .map_err(invalid)?;
     made.set_path_with_query(Some(&path)).map_err(invalid)?;
+    let length = query::number(request, "upload").unwrap_or(0);
+    if length > 0 {
+        made.set_method(&Method::Post).map_err(invalid)?;
+    }
     let body = made.body().map_err(invalid)?;
     let options = RequestOptions::new();
     if let Some(ms) = query::number::<u64>(request, "first_byte_ms") {
@@ -66,7 +70,7 @@ fn send(request: &IncomingRequest) -> Result<FutureIncomingResponse, ErrorCode> 
             .map_err(invalid)?;
     }
     let sent = outgoing_handler::handle(made, Some(options))?;
-    upload(&body, query::number(request, "upload").unwrap_or(0));
+    upload(&body, length);
     OutgoingBody::finish(body, None)?;
     Ok(sent)
 }
