@@ -9,5 +9,28 @@ mod body;
 mod compile;
 mod consumer;
 mod contents;
+mod fuse;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod guest;
+mod handler;
+mod inspect;
+mod key;
+mod linker;
+mod mapping;
+mod memory;
+mod pool;
+mod prepare;
+mod profile;
+mod sections;
+mod stack;
+mod store;
+mod ticks;
+
+pub use body::ResponseBody;
+pub use compile::compile_file;
+pub use guest::Stopped;
+pub use handler::{BodyError, Handler, RequestBody};
+pub use key::Key;
+pub use pool::instances;
+pub use prepare::{Prepared, prepare};
