@@ -45,7 +45,7 @@ impl Ground {
         let secret = format!("{:032x}", u128::from_le_bytes(secret));
         for sql in [
             "CREATE TABLE _wrun_secret (text TEXT NOT NULL)",
-            "CREATE TABLE stock (item TEXT PRIMARY KEY, left INTEGER NOT NULL, at TIMESTAMP, paid BOOLEAN)",
+            "CREATE TABLE stock (item TEXT PRIMARY KEY, remaining INTEGER NOT NULL, at TIMESTAMP, paid BOOLEAN)",
             "INSERT INTO stock VALUES ('ticket', 100, CURRENT_TIMESTAMP, 1)",
         ] {
             statements.execute(sql, []).expect("the engine may do so");

@@ -14,13 +14,13 @@ pub enum Sale {
 /// runs again by itself where another one was in its way.
 pub fn buy(db: &Database, item: &str) -> Result<Sale, db::Error> {
     db.transaction(|tx| {
-        let sql = "SELECT left FROM stock WHERE item = $1 FOR UPDATE";
+        let sql = "SELECT remaining FROM stock WHERE item = $1 FOR UPDATE";
         let left: i64 = match tx.query_opt(sql, (item,))? {
             None => return Ok(Sale::NoSuchItem),
             Some(0) => return Ok(Sale::SoldOut),
             Some(left) => left,
         };
-        tx.execute("UPDATE stock SET left = left - 1 WHERE item = $1", (item,))?;
+        tx.execute("UPDATE stock SET remaining = remaining - 1 WHERE item = $1", (item,))?;
         let order = tx.query_one(
             "INSERT INTO orders (item) VALUES ($1) RETURNING id",
             (item,),
@@ -34,7 +34,7 @@ pub fn buy(db: &Database, item: &str) -> Result<Sale, db::Error> {
 
 /// Returns what is left of each item, as an object.
 pub fn left(db: &Database) -> Result<Value, db::Error> {
-    let rows: Vec<(String, i64)> = db.query("SELECT item, left FROM stock ORDER BY item", ())?;
+    let rows: Vec<(String, i64)> = db.query("SELECT item, remaining FROM stock ORDER BY item", ())?;
     Ok(rows
         .into_iter()
         .map(|(item, left)| (item, Value::from(left)))
@@ -43,6 +43,6 @@ pub fn left(db: &Database) -> Result<Value, db::Error> {
 
 /// Adds `n` and returns what is left then; `None` if there is no such item.
 pub fn restock(db: &Database, item: &str, n: u32) -> Result<Option<i64>, db::Error> {
-    let sql = "UPDATE stock SET left = left + $2 WHERE item = $1 RETURNING left";
+    let sql = "UPDATE stock SET remaining = remaining + $2 WHERE item = $1 RETURNING remaining";
     db.query_opt(sql, (item, n))
 }

@@ -1,9 +1,9 @@
 CREATE TABLE stock (
     item TEXT PRIMARY KEY,
-    left INTEGER NOT NULL CHECK (left >= 0)
+    remaining INTEGER NOT NULL CHECK (remaining >= 0)
 );
 
-INSERT INTO stock (item, left) VALUES ('ticket', 100);
+INSERT INTO stock (item, remaining) VALUES ('ticket', 100);
 
 CREATE TABLE orders (
     id INTEGER PRIMARY KEY,
