@@ -2,6 +2,7 @@
 //!
 //! Reads the manifest and nothing else: no sockets, no wasm.
 
+mod bindings;
 mod grant;
 mod limits;
 mod manifest;
@@ -9,6 +10,7 @@ pub mod sandbox;
 pub mod shared;
 mod units;
 
+pub use bindings::{BindingArgs, Bindings, Secret};
 pub use grant::{Grant, bare};
 pub use limits::{LimitArgs, Limits};
 pub use manifest::Manifest;
@@ -151,6 +153,9 @@ pub struct ServeArgs {
     /// What guests may share
     #[command(flatten)]
     pub shared: SharedArgs,
+    /// Where it is kept
+    #[command(flatten)]
+    pub bindings: BindingArgs,
     /// Log every request
     #[arg(long)]
     pub access_log: bool,

@@ -145,8 +145,8 @@ pub struct Needs {
     pub ports: Vec<u16>,
     /// Whether it asks DNS for addresses.
     pub resolves: bool,
-    /// The folder of the state process's socket, if it connects to that.
-    pub state: Option<PathBuf>,
+    /// Folders of Unix sockets that it connects to.
+    pub sockets: Vec<PathBuf>,
     /// Listening sockets that others have, too.
     pub listeners: Vec<RawFd>,
 }
@@ -160,7 +160,7 @@ impl Needs {
             write: Vec::new(),
             ports: Vec::new(),
             resolves: false,
-            state: None,
+            sockets: Vec::new(),
             listeners: Vec::new(),
         }
     }

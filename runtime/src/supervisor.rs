@@ -19,7 +19,7 @@ mod worker_handle;
 
 pub use trial::Trial;
 
-use crate::config::{Config, ServeArgs};
+use crate::config::{Bindings, Config, ServeArgs};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::ipc::{Channel, ControlReply, ControlRequest, ToSupervisor};
@@ -75,6 +75,8 @@ struct Supervisor<'a> {
     args: &'a ServeArgs,
     /// As loaded at the start: what a reload does not change is taken from here.
     config: Config,
+    /// Which databases are kept elsewhere; the same for as long as the server runs.
+    bindings: Bindings,
     started: Instant,
     signals: SignalQueue,
     notify: Notify,
@@ -107,6 +109,7 @@ impl<'a> Supervisor<'a> {
         sandbox: Sandbox,
     ) -> Result<Self, Failure> {
         let now = Instant::now();
+        let bindings = Bindings::load(&args.bindings, &config.shared)?;
         raise_descriptor_limit();
         // Orphans, such as what a killed compile child leaves behind, come to us and not to init.
         let _ = nix::sys::prctl::set_child_subreaper(true);
@@ -116,6 +119,7 @@ impl<'a> Supervisor<'a> {
         let verdict = Verdict::on(&sandbox)?;
         Ok(Self {
             args,
+            bindings,
             started: now,
             signals,
             notify: Notify::new(now),

@@ -209,7 +209,11 @@ fn needs(config: &Config, listeners: &[TcpListener], state: Option<&Path>) -> Ne
     Needs {
         ports: grants.iter().map(Grant::port).collect(),
         resolves: grants.iter().any(|grant| !grant.is_address()),
-        state: state.and_then(Path::parent).map(Path::to_path_buf),
+        sockets: state
+            .and_then(Path::parent)
+            .map(Path::to_path_buf)
+            .into_iter()
+            .collect(),
         listeners: listeners.iter().map(AsRawFd::as_raw_fd).collect(),
         ..Needs::none(Role::Worker)
     }

@@ -65,6 +65,17 @@ pub struct Database {
     /// The largest size in bytes.
     pub max_size: u64,
     pub durability: Durability,
+    /// The server that it is kept in; `None` if it is embedded, as it is unless somebody binds it.
+    pub bound: Option<Bound>,
+}
+
+/// What may be known of the server that a label is bound to.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The kind: `postgres`.
+    pub backend: String,
+    /// Its URL, without user, password and parameters.
+    pub shown: String,
 }
 
 /// `[keyvalue.LABEL]`.
@@ -265,6 +276,7 @@ impl DatabaseKeys {
             migrations: self.migrations.map(|dir| folder.join(dir)),
             max_size: max_size("databases", label, self.max_size)?,
             durability: self.durability.unwrap_or_default(),
+            bound: None,
         })
     }
 }
@@ -394,6 +406,7 @@ mod tests {
             migrations: None,
             max_size: 1 << 30,
             durability: Durability::Full,
+            bound: None,
         };
         assert_eq!(shared.databases["default"], database);
         let queue = Queue {

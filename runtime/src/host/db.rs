@@ -92,8 +92,9 @@ impl HostDatabase for ShareView<'_> {
         Ok(tx)
     }
 
-    fn dialect(&mut self, _database: Resource<Database>) -> wasmtime::Result<String> {
-        Ok("sqlite".to_owned())
+    fn dialect(&mut self, database: Resource<Database>) -> wasmtime::Result<String> {
+        let Database(Opened { label, .. }) = self.table.get(&database)?;
+        Ok(self.share.dialect(label).to_owned())
     }
 
     fn drop(&mut self, database: Resource<Database>) -> wasmtime::Result<()> {

@@ -76,6 +76,14 @@ impl Share {
         }
     }
 
+    /// Returns the language of a database that is open.
+    pub(super) fn dialect(&self, label: &str) -> &str {
+        let shared = self.shared.as_ref();
+        let database = shared.and_then(|shared| shared.grants.databases.get(label));
+        let bound = database.and_then(|database| database.bound.as_ref());
+        bound.map_or("sqlite", |bound| &bound.backend)
+    }
+
     /// Returns the number under which the instance owns locks.
     pub(super) fn owner(&mut self, client: &Client) -> u64 {
         *self.owner.get_or_insert_with(|| client.next_owner())

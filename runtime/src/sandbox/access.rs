@@ -63,13 +63,7 @@ fn enforce(needs: &Needs) -> Result<RulesetStatus, RulesetError> {
         // Whose child a peer is.
         rules = allow(rules, &[PathBuf::from("/proc")], AccessFs::ReadFile.into())?;
     }
-    if let Some(folder) = &needs.state {
-        rules = allow(
-            rules,
-            std::slice::from_ref(folder),
-            AccessFs::ResolveUnix.into(),
-        )?;
-    }
+    rules = allow(rules, &needs.sockets, AccessFs::ResolveUnix.into())?;
     for &port in &needs.ports {
         rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
     }

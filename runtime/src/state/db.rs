@@ -1,10 +1,9 @@
 //! What a database is to the rest of wrun: values, statements, errors, and the seam behind which an engine works.
 //!
-//! Knows no engine. The embedded one is `sqlite`; a remote one will be one more file that implements [`Database`] and
-//! [`Transaction`].
+//! Knows no engine. The embedded one is `sqlite`; `postgres` is a server's.
 
 use super::BoxFuture;
-use super::queue::{Message, QueueError};
+use super::queue::{KEY_MAX, Message, QueueError};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -158,6 +157,19 @@ pub enum DbError {
     Unavailable(String),
     #[error("{0}")]
     Other(String),
+}
+
+/// Checks the id of work that is to be noted as done.
+pub(super) fn check_work_id(id: &str) -> Result<(), DbError> {
+    if id.is_empty() || id.as_bytes().contains(&0) {
+        let what = "an id is empty or contains NUL";
+        return Err(DbError::Invalid(what.to_owned()));
+    }
+    if id.len() > KEY_MAX {
+        let what = format!("an id is longer than {KEY_MAX} bytes");
+        return Err(DbError::TooLarge(what));
+    }
+    Ok(())
 }
 
 /// Tells an engine that nobody waits for a batch any more. Clones are the same.

@@ -15,15 +15,18 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
+use crate::config::Secret;
 use crate::config::sandbox::Mode;
 use crate::config::shared::Shared;
 use crate::exit_code::ExitCode;
 use crate::ipc::{Channel, HEARTBEAT_MS, StateReport, StateVitals, ToState};
 use crate::sandbox::{Needs, Role};
+use crate::state::postgres::Address;
 use accept::Reception;
 use configure::Configurator;
 use returning::Returning;
 use sessions::Sessions;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
@@ -51,15 +54,23 @@ pub struct Boot {
     pub channel: Channel,
     /// Folders with migrations, now or after a reload.
     pub reads: Vec<PathBuf>,
+    /// The URLs of the servers that databases are bound to, by label.
+    pub servers: BTreeMap<String, Secret>,
     /// Whether the kernel is asked to confine it.
     pub sandbox: Mode,
 }
 
 /// Serves until stopped. Runs in the state process and returns the status that it ends with.
-pub fn run(boot: Boot) -> ExitCode {
+pub fn run(mut boot: Boot) -> ExitCode {
+    // Certificates that they name are read now, too.
+    let servers = servers(std::mem::take(&mut boot.servers));
+    let reached = || servers.values().filter_map(|server| server.as_ref().ok());
     let needs = Needs {
         read: boot.reads.clone(),
         write: vec![boot.data.clone()],
+        ports: reached().flat_map(Address::ports).collect(),
+        resolves: reached().any(Address::resolves),
+        sockets: reached().flat_map(Address::sockets).collect(),
         listeners: vec![boot.listener.as_raw_fd()],
         ..Needs::none(Role::State)
     };
@@ -68,11 +79,21 @@ pub fn run(boot: Boot) -> ExitCode {
         tracing::error!(error = %failure, "state process cannot be confined");
         return failure.code;
     }
-    serve_as_child_of(boot, nix::unistd::getppid().as_raw())
+    serve_as_child_of(boot, servers, nix::unistd::getppid().as_raw())
+}
+
+/// Where the servers are that databases are bound to, by label; or why nobody can tell.
+type Servers = BTreeMap<String, Result<Address, String>>;
+
+/// Reads the URLs, which are wiped.
+fn servers(urls: BTreeMap<String, Secret>) -> Servers {
+    let urls = urls.into_iter();
+    urls.map(|(label, url)| (label, Address::parse(&url)))
+        .collect()
 }
 
 /// Serves until stopped; `supervisor` is the process whose children are workers.
-fn serve_as_child_of(boot: Boot, supervisor: i32) -> ExitCode {
+fn serve_as_child_of(boot: Boot, servers: Servers, supervisor: i32) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -85,7 +106,7 @@ fn serve_as_child_of(boot: Boot, supervisor: i32) -> ExitCode {
     };
     let tasks = LocalSet::new();
     let code = tasks.block_on(&runtime, async {
-        match Server::new(boot, supervisor) {
+        match Server::new(boot, servers, supervisor) {
             Ok(server) => server.serve().await,
             Err(error) => {
                 tracing::error!(%error, "cannot start to serve");
@@ -117,7 +138,7 @@ enum End {
 }
 
 impl Server {
-    fn new(boot: Boot, supervisor: i32) -> io::Result<Self> {
+    fn new(boot: Boot, servers: Servers, supervisor: i32) -> io::Result<Self> {
         // SAFETY: the channel owns its descriptor, and the `AsyncFd` owns the channel from here on.
         let channel = unsafe { AsyncFd::register(boot.channel) }?;
         let (failed, fatal) = mpsc::unbounded_channel();
@@ -129,6 +150,7 @@ impl Server {
             stores.clone(),
             sessions.clone(),
             returning.clone(),
+            servers,
             Arc::new(move |why| drop(failed.send(why))),
         );
         Ok(Self {
@@ -177,6 +199,9 @@ impl Server {
         let databases = reception.stores.databases.take();
         for database in databases.into_values() {
             database.close().await;
+        }
+        for bound in reception.stores.bound.take().into_values() {
+            bound.close();
         }
         beat.abort();
         ExitCode::Ok

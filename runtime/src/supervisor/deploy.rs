@@ -7,7 +7,7 @@ use super::Supervisor;
 use super::policy::Event;
 use super::process::{Ending, Process};
 use super::spawn::{Child, usable_cpus};
-use crate::config::{ServeArgs, Workers};
+use crate::config::{Bindings, ServeArgs, Workers};
 use crate::engine::{self, Prepared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -218,7 +218,9 @@ impl Supervisor<'_> {
             return;
         };
         self.preparation = None;
-        let result = result.and_then(|deployment| self.check_sockets(deployment));
+        let result = result
+            .and_then(|deployment| self.check_sockets(deployment))
+            .and_then(|deployment| self.bind(deployment));
         if let Ok(deployment) = &result {
             self.warn_of_ignored_changes(deployment);
         }
@@ -244,6 +246,21 @@ impl Supervisor<'_> {
         };
         Err(Failure::new(ExitCode::Config, what)
             .hint("stop the server and start it with the new component"))
+    }
+}
+
+impl Supervisor<'_> {
+    /// Notes what is bound. While the server runs that stays as it is: data would be left behind otherwise.
+    fn bind(&self, mut deployment: Deployment) -> Result<Deployment, Failure> {
+        let shared = &mut deployment.prepared.config.shared;
+        if Bindings::load(&self.args.bindings, shared)? != self.bindings {
+            let what = "the bindings are not those with which the server was started";
+            return Err(Failure::new(ExitCode::Config, what).hint(
+                "restart the server, or change what --bind, WRUN_BIND_DB_… or --bindings say back",
+            ));
+        }
+        self.bindings.apply(shared);
+        Ok(deployment)
     }
 }
 

@@ -7,12 +7,13 @@ use super::policy::{Event, StateAction, StateEvent};
 use super::process::{Ending, Process};
 use super::spawn::Child;
 use super::worker_handle::{Heard, hear};
-use crate::config::Shared;
+use crate::config::{Secret, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::ipc::{Channel, StateReport, ToState};
 use crate::sandbox::{Role, Sandbox};
 use crate::state::server::{self, Boot};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixListener;
@@ -36,6 +37,7 @@ impl StateHandle {
     fn spawn(
         data: PathBuf,
         reads: Vec<PathBuf>,
+        servers: BTreeMap<String, Secret>,
         listener: &UnixListener,
         live: Vec<i32>,
         sandbox: &Sandbox,
@@ -60,6 +62,7 @@ impl StateHandle {
                 listener,
                 channel: theirs,
                 reads,
+                servers,
                 sandbox,
             })
         })?;
@@ -187,9 +190,12 @@ impl Supervisor<'_> {
         };
         let listener = self.state_listener.insert(listener);
         let reads = self.config.reads();
+        // Secrets: they are wiped here once the child has its copy.
+        let servers = self.bindings.resolve()?;
         StateHandle::spawn(
             self.folder.data(),
             reads,
+            servers,
             listener,
             live,
             &self.sandbox,

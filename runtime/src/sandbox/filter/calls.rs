@@ -60,6 +60,10 @@ pub(super) fn allowed(needs: &Needs) -> Rules {
             always(&mut rules, &[libc::SYS_epoll_create1]);
             connections(&mut rules, &needs.listeners);
             when(&mut rules, libc::SYS_fcntl, &others(&needs.listeners));
+            outbound(&mut rules, needs);
+            if !needs.ports.is_empty() {
+                keepalive(&mut rules);
+            }
         }
         Role::Compile => {
             always(&mut rules, FILES);
@@ -124,9 +128,24 @@ fn connections(rules: &mut Rules, listeners: &[RawFd]) {
     );
 }
 
-/// What takes a worker out of its process: to the places that are granted, and to the state process.
+/// To notice that the other side is gone without a word.
+fn keepalive(rules: &mut Rules) {
+    for (level, option) in [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    ] {
+        let setting = [is(1, number(level)), is(2, number(option))];
+        when(rules, libc::SYS_setsockopt, &setting);
+    }
+}
+
+/// What takes a process out of itself: a worker to the places that are granted and to the state process, the state process
+/// to the servers that are bound.
 fn outbound(rules: &mut Rules, needs: &Needs) {
-    if needs.state.is_some() {
+    if !needs.sockets.is_empty() {
         socket(rules, libc::AF_UNIX, libc::SOCK_STREAM, 0);
     }
     if !needs.ports.is_empty() {
@@ -135,7 +154,7 @@ fn outbound(rules: &mut Rules, needs: &Needs) {
             socket(rules, family, libc::SOCK_STREAM, libc::IPPROTO_TCP);
         }
     }
-    if needs.state.is_some() || !needs.ports.is_empty() {
+    if !needs.sockets.is_empty() || !needs.ports.is_empty() {
         always(rules, &[libc::SYS_connect]);
     }
     if needs.resolves {

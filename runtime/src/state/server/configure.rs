@@ -2,10 +2,11 @@
 //!
 //! What is open stays open: another generation may use it.
 
+use super::Servers;
 use super::returning::Returning;
 use super::sessions::Sessions;
 use super::stores::Stores;
-use crate::config::shared::{self, Durability, Shared};
+use crate::config::shared::{self, Bound, Durability, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::log;
@@ -13,6 +14,7 @@ use crate::state::db::{Database as _, TxOptions, Want};
 use crate::state::keyvalue;
 use crate::state::lock::TTL_DEFAULT;
 use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
+use crate::state::postgres::Postgres;
 use crate::state::queue::DEAD_SUFFIX;
 use crate::state::queue::embedded::{EmbeddedQueue, Sink};
 use crate::state::sqlite::messages::Stored;
@@ -32,6 +34,7 @@ pub(super) struct Configurator {
     stores: Rc<Stores>,
     sessions: Rc<Sessions>,
     returning: Rc<Returning>,
+    servers: Servers,
     fatal: FatalFn,
     /// The queues of each database, and how many messages each may hold.
     depths: BTreeMap<String, BTreeMap<String, u64>>,
@@ -42,12 +45,14 @@ impl Configurator {
         stores: Rc<Stores>,
         sessions: Rc<Sessions>,
         returning: Rc<Returning>,
+        servers: Servers,
         fatal: FatalFn,
     ) -> Self {
         Self {
             stores,
             sessions,
             returning,
+            servers,
             fatal,
             depths: BTreeMap::new(),
         }
@@ -68,6 +73,12 @@ impl Configurator {
         }
         for (label, settings) in needed(&shared) {
             self.open(&label, &settings).await?;
+        }
+        for (label, settings) in &shared.databases {
+            if let Some(bound) = &settings.bound {
+                self.open_bound(label, bound, settings, !live.is_empty())
+                    .await?;
+            }
         }
         for label in shared.keyvalue.keys() {
             self.make_table(&keyvalue::database(label)).await?;
@@ -150,12 +161,51 @@ impl Configurator {
             }
         };
         if let Some(folder) = &settings.migrations {
-            for name in sqlite.migrate(folder.clone()).await? {
-                // Before the URL, which is the first line on stderr.
-                log::say(&format!(
-                    "wrun: applied migration {name} to database {label}"
-                ));
+            say_applied(label, sqlite.migrate(folder.clone()).await?);
+        }
+        Ok(())
+    }
+
+    /// Takes a database of a server. If it `is_again`, because the state process was replaced, the server may be away: who
+    /// asks is told so, and all else goes on.
+    async fn open_bound(
+        &self,
+        label: &str,
+        bound: &Bound,
+        settings: &shared::Database,
+        is_again: bool,
+    ) -> Result<(), Failure> {
+        let opened = self.stores.bound.borrow().get(label).cloned();
+        let postgres = match opened {
+            Some(postgres) => postgres,
+            None => {
+                let wrong = |why: &str| {
+                    let what = format!(
+                        "database {label}: its URL ({}) is wrong: {why}",
+                        bound.shown
+                    );
+                    Failure::new(ExitCode::Config, what).hint(format!(
+                        "correct what the binding db.{label} names, and restart the server"
+                    ))
+                };
+                let address = match self.servers.get(label) {
+                    Some(Ok(address)) => address.clone(),
+                    Some(Err(why)) => return Err(wrong(why)),
+                    None => return Err(wrong("it was not there when the server was started")),
+                };
+                let postgres = Postgres::new(label, address);
+                tokio::task::spawn_local(postgres.clone().tidy());
+                let mut open = self.stores.bound.borrow_mut();
+                open.insert(label.to_owned(), postgres.clone());
+                postgres
             }
+        };
+        match postgres.prepare(settings.migrations.as_deref()).await {
+            Ok(applied) => say_applied(label, applied),
+            Err(failure) if is_again && failure.code == ExitCode::Unavailable => {
+                tracing::warn!(db = label, error = %failure, "goes on without its server");
+            }
+            Err(failure) => return Err(failure),
         }
         Ok(())
     }
@@ -235,14 +285,34 @@ impl Configurator {
     }
 }
 
-/// Returns the databases that a generation needs.
+fn say_applied(label: &str, migrations: Vec<String>) {
+    for name in migrations {
+        // Before the URL, which is the first line on stderr.
+        log::say(&format!(
+            "wrun: applied migration {name} to database {label}"
+        ));
+    }
+}
+
+/// Returns the embedded databases that a generation needs. The queues of one that is bound are embedded.
 fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
     let mut needed = shared.databases.clone();
+    needed.retain(|label, settings| {
+        let mut queues = shared.queues.values();
+        settings.bound.is_none() || queues.any(|queue| queue.database == *label)
+    });
+    for settings in needed
+        .values_mut()
+        .filter(|settings| settings.bound.is_some())
+    {
+        settings.migrations = None;
+    }
     for (label, store) in &shared.keyvalue {
         let settings = shared::Database {
             migrations: None,
             max_size: store.max_size,
             durability: store.durability,
+            bound: None,
         };
         needed.insert(keyvalue::database(label), settings);
     }
@@ -257,6 +327,7 @@ fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
                 migrations: None,
                 max_size: DEFAULT_SIZE_MAX,
                 durability: Durability::Full,
+                bound: None,
             });
     }
     needed

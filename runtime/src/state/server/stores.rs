@@ -6,6 +6,7 @@ use crate::config::shared::Shared;
 use crate::state::db::Database;
 use crate::state::lock::Locks;
 use crate::state::lock::embedded::EmbeddedLocks;
+use crate::state::postgres::Postgres;
 use crate::state::queue::Queue;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::sqlite::Sqlite;
@@ -23,7 +24,9 @@ const COPY: &str = ".backup-";
 pub(super) struct Stores {
     data: PathBuf,
     pub(super) locks: OnceCell<EmbeddedLocks>,
+    /// Those that are embedded; beside one that is bound there may be one, for queues.
     pub(super) databases: RefCell<BTreeMap<String, Sqlite>>,
+    pub(super) bound: RefCell<BTreeMap<String, Postgres>>,
     pub(super) queues: RefCell<BTreeMap<String, EmbeddedQueue>>,
     granted: RefCell<HashMap<u64, Rc<Shared>>>,
     /// There is a new generation.
@@ -39,6 +42,7 @@ impl Stores {
             data,
             locks: OnceCell::new(),
             databases: RefCell::default(),
+            bound: RefCell::default(),
             queues: RefCell::default(),
             granted: RefCell::default(),
             granting: Notify::new(),
@@ -77,8 +81,13 @@ impl Stores {
         self.locks.get().map(|locks| locks as &dyn Locks)
     }
 
-    pub(super) fn database(&self, label: &str) -> Option<impl Database + use<>> {
-        self.sqlite(label)
+    /// Returns the database that guests know by this label.
+    pub(super) fn database(&self, label: &str) -> Option<Rc<dyn Database>> {
+        if let Some(bound) = self.bound.borrow().get(label) {
+            return Some(Rc::new(bound.clone()));
+        }
+        let embedded = self.sqlite(label)?;
+        Some(Rc::new(embedded))
     }
 
     pub(super) fn sqlite(&self, label: &str) -> Option<Sqlite> {

@@ -63,10 +63,11 @@ impl Fixture {
             listener: self.listener.try_clone().unwrap(),
             channel: theirs,
             reads: Vec::new(),
+            servers: BTreeMap::new(),
             sandbox: Mode::Off,
         };
         // No process has the pid 0, so this one may be an operator.
-        let thread = std::thread::spawn(|| serve_as_child_of(boot, 0));
+        let thread = std::thread::spawn(|| serve_as_child_of(boot, Servers::new(), 0));
         self.running = Some(Running {
             channel: ours,
             thread,
@@ -302,6 +303,7 @@ fn child_of_the_supervisor_is_no_operator() {
         listener: listener(&socket),
         channel: theirs,
         reads: Vec::new(),
+        servers: BTreeMap::new(),
         sandbox: Mode::Off,
     };
     // This process's parent is the parent of the state process, too, as it runs here.

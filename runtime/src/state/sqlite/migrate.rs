@@ -9,14 +9,12 @@ use super::tokens;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail};
 use crate::state::db::DbError;
+use crate::state::migrations::{check, hash_of, read_folder};
 use crate::state::wall_ms;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::limits::Limit;
 use rusqlite::{Batch, params};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 
 /// The largest file in bytes.
@@ -49,37 +47,6 @@ pub(super) fn apply(options: &Options, folder: &Path) -> Result<Vec<String>, Fai
     Ok(applied)
 }
 
-/// Returns the files by their names.
-fn read_folder(folder: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let reading = || format!("{}: cannot be read", folder.display());
-    let mut files = BTreeMap::new();
-    let entries = fs::read_dir(folder).map_err(|error| unreadable(reading(), &error))?;
-    for entry in entries {
-        let path = entry.or_fail(ExitCode::NoInput, reading)?.path();
-        if path.extension().is_none_or(|extension| extension != "sql") {
-            continue;
-        }
-        let sql = fs::read_to_string(&path).or_fail(ExitCode::NoInput, || {
-            format!("{}: cannot be read", path.display())
-        })?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        files.insert(name.into_owned(), sql);
-    }
-    Ok(files)
-}
-
-/// Says why a folder cannot be read that may well be there.
-fn unreadable(what: String, error: &std::io::Error) -> Failure {
-    let failure = Failure::new(ExitCode::NoInput, format!("{what}: {error}"));
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => failure.hint(
-            "put it beneath the folder of wrun.toml, or restart the server: the state process reads no folder that was \
-             not named when it was started",
-        ),
-        _ => failure,
-    }
-}
-
 /// Returns the names of the files that were applied, and their hashes.
 fn recorded(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
     connection
@@ -87,41 +54,6 @@ fn recorded(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String
         .prepare("SELECT name, sha256 FROM _wrun_migration")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
-}
-
-/// Refuses to go on if a file that was applied is not what it was.
-fn check(
-    recorded: &BTreeMap<String, String>,
-    files: &BTreeMap<String, String>,
-    folder: &Path,
-) -> Result<(), Failure> {
-    for (name, hash) in recorded {
-        let (wrong, hint) = match files.get(name) {
-            None => ("is missing", "put it back"),
-            Some(sql) if hash_of(sql) != *hash => {
-                ("was changed after it was applied", "undo the change")
-            }
-            Some(_) => continue,
-        };
-        let path = folder.join(name);
-        return Err(Failure::new(
-            ExitCode::Config,
-            format!("{}: the migration {wrong}", path.display()),
-        )
-        .hint(format!(
-            "{hint}, and write what is to be different into a new file"
-        )));
-    }
-    Ok(())
-}
-
-fn hash_of(sql: &str) -> String {
-    let mut hex = String::new();
-    for byte in Sha256::digest(sql.as_bytes()) {
-        // Writing to a string never fails.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
 }
 
 fn apply_file(connection: &Connection, name: &str, sql: &str) -> Result<(), Failure> {

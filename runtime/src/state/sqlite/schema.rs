@@ -2,8 +2,7 @@
 
 use super::queues::Depths;
 use super::statement::Statements;
-use crate::state::db::DbError;
-use crate::state::queue::KEY_MAX;
+use crate::state::db::{DbError, check_work_id};
 use crate::state::wall_ms;
 use std::time::Duration;
 
@@ -93,16 +92,7 @@ pub(super) fn reserve_tokens(statements: &Statements<'_>, block: u64) -> Result<
 
 /// Notes that the work called `id` is done; false if it was before.
 pub(super) fn mark_processed(statements: &Statements<'_>, id: &str) -> Result<bool, DbError> {
-    if id.is_empty() || id.as_bytes().contains(&0) {
-        return Err(DbError::Invalid(
-            "an id is empty or contains NUL".to_owned(),
-        ));
-    }
-    if id.len() > KEY_MAX {
-        return Err(DbError::TooLarge(format!(
-            "an id is longer than {KEY_MAX} bytes"
-        )));
-    }
+    check_work_id(id)?;
     let now = wall_ms().cast_signed();
     // Rows are in the order in which they were noted, so the oldest are the first.
     let kept = i64::try_from(PROCESSED_KEPT.as_millis()).unwrap_or(i64::MAX);

@@ -197,7 +197,7 @@ impl Session {
     pub(super) fn batch(
         &self,
         id: u64,
-        database: Result<impl Database + 'static, DbError>,
+        database: Result<Rc<dyn Database>, DbError>,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
         fences: Vec<u64>,
@@ -316,7 +316,7 @@ impl Session {
         &self,
         granted: &Shared,
         label: &str,
-    ) -> Result<impl Database + use<>, DbError> {
+    ) -> Result<Rc<dyn Database>, DbError> {
         let is_granted = match keyvalue::label(label) {
             Some(label) => granted.keyvalue.contains_key(label),
             None => granted.databases.contains_key(label),

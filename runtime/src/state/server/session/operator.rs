@@ -2,7 +2,7 @@
 
 use super::{Answer, Session};
 use crate::state::BoxFuture;
-use crate::state::db::{Database, DbError, Statement, TxOptions, Want};
+use crate::state::db::{DbError, Statement, TxOptions, Want};
 use crate::state::protocol::{OperatorCall, Reply};
 use crate::state::queue::{Queue, QueueError};
 use crate::state::sqlite::Sqlite;
@@ -102,6 +102,12 @@ impl Session {
     }
 
     fn back_up(&self, db: &str) -> Answer {
+        if self.stores.bound.borrow().contains_key(db) {
+            let what = format!(
+                "database {db} is bound to PostgreSQL: back it up there, with pg_dump for one"
+            );
+            return Answer::Now(Reply::Db(DbError::Invalid(what)));
+        }
         let Some(sqlite) = self.stores.sqlite(db) else {
             return Answer::Now(Reply::Db(unknown_database(db)));
         };

@@ -1,0 +1,419 @@
+//! Which labels are bound to a server, and where its URL comes from: flags over environment over file.
+//!
+//! A URL may hold a password. So what is kept here is where it stands; it is read when it is needed, by `resolve`, and
+//! wiped afterwards. What may be shown of it is `shown`. Whether somebody answers there is for the state process to find.
+
+use super::shared::{Bound, Shared};
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// What a variable of the environment that binds a database begins with.
+const VARIABLE: &str = "WRUN_BIND_DB_";
+
+/// The schemes of URLs, and the backend that each stands for.
+const SCHEMES: [(&str, &str); 2] = [("postgres", "postgres"), ("postgresql", "postgres")];
+
+/// The largest file with a binding, or bindings, in bytes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// A URL, which is wiped when it is dropped.
+pub type Secret = Zeroizing<String>;
+
+/// Bindings as flags give them.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+pub struct BindingArgs {
+    /// Keep the database LABEL in PostgreSQL: URL is postgres://…, or env:NAME or file:PATH, which hold it; repeatable
+    #[arg(long = "bind", value_name = "db.LABEL=URL")]
+    pub bind: Vec<String>,
+    /// Read further bindings from this file: under [db], LABEL = "URL"
+    #[arg(long, value_name = "FILE")]
+    pub bindings: Option<PathBuf>,
+}
+
+/// The databases that are bound, by label.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Bindings(BTreeMap<String, Binding>);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Binding {
+    source: Source,
+    bound: Bound,
+}
+
+/// Where a URL stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Source {
+    /// In `--bind`; without a password.
+    Flag(String),
+    /// In a variable of this name, which may name another place.
+    Variable(String),
+    /// In this file, alone.
+    File(PathBuf),
+    /// In the file of bindings.
+    Listed { file: PathBuf, label: String },
+}
+
+/// The file of bindings.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    #[serde(default)]
+    db: BTreeMap<String, String>,
+}
+
+impl Bindings {
+    /// Finds the bindings of the databases that are granted, and checks that each can be read.
+    pub fn load(args: &BindingArgs, shared: &Shared) -> Result<Self, Failure> {
+        let mut sources = BTreeMap::new();
+        if let Some(file) = &args.bindings {
+            for label in read_list(file)?.into_keys() {
+                let listed = Source::Listed {
+                    file: file.clone(),
+                    label: label.clone(),
+                };
+                sources.insert(label, listed);
+            }
+        }
+        sources.extend(from_environment(shared)?);
+        sources.extend(from_flags(&args.bind)?);
+        let mut bindings = BTreeMap::new();
+        for (label, source) in sources {
+            if !shared.databases.contains_key(&label) {
+                return Err(Failure::new(
+                    ExitCode::Config,
+                    format!("{source} binds database {label:?}, which is not granted"),
+                )
+                .hint(format!(
+                    "add [databases.{label}] to wrun.toml, or --db {label}; or leave the binding out"
+                )));
+            }
+            let bound = look_at(&label, &source)?;
+            bindings.insert(label, Binding { source, bound });
+        }
+        Ok(Self(bindings))
+    }
+
+    /// Tells whether everything is embedded.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes at each database where it is.
+    pub fn apply(&self, shared: &mut Shared) {
+        for (label, database) in &mut shared.databases {
+            database.bound = self.0.get(label).map(|binding| binding.bound.clone());
+        }
+    }
+
+    /// Reads the URLs, which are secret.
+    pub fn resolve(&self) -> Result<BTreeMap<String, Secret>, Failure> {
+        self.0
+            .iter()
+            .map(|(label, binding)| Ok((label.clone(), binding.source.read()?)))
+            .collect()
+    }
+}
+
+impl Source {
+    /// Reads the URL.
+    fn read(&self) -> Result<Secret, Failure> {
+        let text = match self {
+            Self::Flag(url) => Zeroizing::new(url.clone()),
+            Self::Variable(name) => read_variable(name)?,
+            Self::File(path) => read_file(path)?,
+            Self::Listed { file, label } => {
+                let gone = || {
+                    let what = format!("{}: db.{label} is gone", file.display());
+                    Failure::new(ExitCode::Config, what).hint("put it back, or restart the server")
+                };
+                read_list(file)?.remove(label).ok_or_else(gone)?
+            }
+        };
+        match (Self::elsewhere(&text), self) {
+            // From a flag it is a source of its own already.
+            (Some(Self::Variable(name)), _) => read_variable(&name),
+            (Some(Self::File(path)), _) => read_file(&path),
+            _ => Ok(text),
+        }
+    }
+
+    /// Returns the place that `env:NAME` or `file:PATH` names.
+    fn elsewhere(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            Some(("env", name)) => Some(Self::Variable(name.to_owned())),
+            Some(("file", path)) => Some(Self::File(path.into())),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flag(_) => f.write_str("--bind"),
+            Self::Variable(name) => write!(f, "{name}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Listed { file, .. } => write!(f, "{}", file.display()),
+        }
+    }
+}
+
+/// Reads `db.LABEL=URL`.
+fn from_flags(flags: &[String]) -> Result<BTreeMap<String, Source>, Failure> {
+    let mut sources = BTreeMap::new();
+    for flag in flags {
+        let wrong = |what: String| {
+            Failure::new(ExitCode::Usage, what)
+                .hint("it is --bind db.LABEL=URL, such as --bind db.default=env:DATABASE_URL")
+        };
+        // The whole of it may be a secret that was put into the wrong place.
+        let (name, url) = flag
+            .split_once('=')
+            .ok_or_else(|| wrong("--bind has no =".to_owned()))?;
+        let label = name
+            .strip_prefix("db.")
+            .ok_or_else(|| wrong(format!("--bind {name:?} binds no database")))?;
+        let source = Source::elsewhere(url).unwrap_or_else(|| Source::Flag(url.to_owned()));
+        if matches!(source, Source::Flag(_)) && has_password(url) {
+            return Err(Failure::new(
+                ExitCode::Usage,
+                format!("--bind {name} holds a password, which `ps` would show to everybody"),
+            )
+            .hint(format!(
+                "use --bind {name}=env:NAME or file:PATH, the variable {}, or --bindings FILE",
+                variable(label)
+            )));
+        }
+        if sources.insert(label.to_owned(), source).is_some() {
+            return Err(wrong(format!("--bind {name} is given twice")));
+        }
+    }
+    Ok(sources)
+}
+
+/// Finds the variables that bind a database.
+fn from_environment(shared: &Shared) -> Result<BTreeMap<String, Source>, Failure> {
+    let mut sources = BTreeMap::new();
+    for (name, _) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE)) else {
+            continue;
+        };
+        let mut labels = shared.databases.keys();
+        let mut named = labels.by_ref().filter(|label| variable(label) == name);
+        let label = match (named.next(), named.next()) {
+            (Some(label), None) => label,
+            (None, _) => {
+                return Err(Failure::new(
+                    ExitCode::Config,
+                    format!("{name} binds a database that is not granted"),
+                )
+                .hint("unset it, or grant the database: WRUN_BIND_DB_MY_SHOP binds my-shop"));
+            }
+            (Some(one), Some(other)) => {
+                return Err(Failure::new(
+                    ExitCode::Config,
+                    format!("{name} could bind {one} and {other}"),
+                )
+                .hint("use --bind, or --bindings FILE"));
+            }
+        };
+        sources.insert(label.clone(), Source::Variable(name.to_owned()));
+    }
+    Ok(sources)
+}
+
+/// Returns the variable that binds a database.
+fn variable(label: &str) -> String {
+    format!("{VARIABLE}{}", label.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// Reads the URL once, and returns what may be known of it.
+fn look_at(label: &str, source: &Source) -> Result<Bound, Failure> {
+    let url = source.read()?;
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    let backend = SCHEMES
+        .iter()
+        .find(|(known, _)| scheme == Some(known))
+        .map(|(_, backend)| (*backend).to_owned());
+    let Some(backend) = backend else {
+        let what = match scheme {
+            Some(scheme) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                format!("db.{label} ({source}) has the unknown scheme {scheme}://")
+            }
+            _ => format!("db.{label} ({source}) is no URL"),
+        };
+        return Err(Failure::new(ExitCode::Config, what)
+            .hint("known for databases: postgres://USER@HOST:PORT/DATABASE, env:NAME, file:PATH"));
+    };
+    Ok(Bound {
+        backend,
+        shown: shown(&url),
+    })
+}
+
+/// Returns a URL without its user, password and parameters.
+fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let place = rest.split('?').next().unwrap_or_default();
+    let place = place.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{place}")
+}
+
+/// Tells whether a URL holds a password.
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let user = place.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || parameters.split('&').any(|it| it.starts_with("password="))
+}
+
+fn read_variable(name: &str) -> Result<Secret, Failure> {
+    let missing = |error: std::env::VarError| {
+        let why = match error {
+            std::env::VarError::NotPresent => "is not set",
+            std::env::VarError::NotUnicode(_) => "is not UTF-8",
+        };
+        Failure::new(ExitCode::Config, format!("the variable {name} {why}")).hint(format!(
+            "set {name} to the URL, or change the binding that names it"
+        ))
+    };
+    std::env::var(name).map(trimmed).map_err(missing)
+}
+
+fn read_file(path: &Path) -> Result<Secret, Failure> {
+    use std::io::Read as _;
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_MAX).read_to_string(&mut text))
+        .or_fail(ExitCode::NoInput, || {
+            format!("{}: cannot be read for its bindings", path.display())
+        })
+        .map_err(|failure| failure.hint("name a file that holds the URL and that wrun may read"))?;
+    Ok(text.trim().to_owned().into())
+}
+
+fn read_list(file: &Path) -> Result<BTreeMap<String, Secret>, Failure> {
+    let text = read_file(file)?;
+    // What the parser says shows the line, and the line may hold a password.
+    let listed: Listed = toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let at = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..at]
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count();
+        Failure::new(
+            ExitCode::Config,
+            format!("{}: line {line} is no binding", file.display()),
+        )
+        .hint("bindings stand under [db], as LABEL = \"URL\"")
+    })?;
+    let listed = listed.db.into_iter();
+    Ok(listed.map(|(label, url)| (label, url.into())).collect())
+}
+
+fn trimmed(text: String) -> Secret {
+    let text = Zeroizing::new(text);
+    text.trim().to_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SharedArgs;
+    use crate::config::shared::SharedKeys;
+
+    fn shared(labels: &[&str]) -> Shared {
+        let args = SharedArgs {
+            databases: labels.iter().map(|label| (*label).to_owned()).collect(),
+            ..SharedArgs::default()
+        };
+        Shared::merge(&args, SharedKeys::default(), Path::new(".")).unwrap()
+    }
+
+    fn load(flags: &[&str]) -> Result<Bindings, Failure> {
+        let args = BindingArgs {
+            bind: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            bindings: None,
+        };
+        Bindings::load(&args, &shared(&["default", "my-shop"]))
+    }
+
+    #[test]
+    fn what_is_shown_of_a_url_has_neither_user_nor_password() {
+        for (url, expected) in [
+            (
+                "postgres://shop:s3cret@db:5433/shop",
+                "postgres://db:5433/shop",
+            ),
+            (
+                "postgres://shop@db/shop?password=s3cret",
+                "postgres://db/shop",
+            ),
+            ("postgres://a:b@c@db/shop", "postgres://db/shop"),
+            ("postgres:///shop?host=/run/pg", "postgres:///shop"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
+    fn file_holds_the_url_alone_or_lists_several_and_the_flag_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let (alone, list) = (folder.path().join("url"), folder.path().join("list.toml"));
+        std::fs::write(&alone, "postgres://shop:s3cret@one/shop\n").unwrap();
+        std::fs::write(
+            &list,
+            "[db]\ndefault = \"postgres://two/shop\"\nmy-shop = \"postgres://three/shop\"\n",
+        )
+        .unwrap();
+        let args = BindingArgs {
+            bind: vec![format!("db.default=file:{}", alone.display())],
+            bindings: Some(list),
+        };
+        let mut shared = shared(&["default", "my-shop"]);
+        let bindings = Bindings::load(&args, &shared).unwrap();
+        bindings.apply(&mut shared);
+        let shown = |label: &str| shared.databases[label].bound.clone().unwrap().shown;
+        assert_eq!(shown("default"), "postgres://one/shop");
+        assert_eq!(shown("my-shop"), "postgres://three/shop");
+        let resolved = bindings.resolve().unwrap();
+        assert_eq!(&**resolved["default"], "postgres://shop:s3cret@one/shop");
+        assert!(!format!("{bindings:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_binding_is_refused_with_a_hint_and_without_its_secret() {
+        for (flags, word) in [
+            (&["db.default"][..], "--bind db.LABEL=URL"),
+            (&["queue.default=amqp://x"], "--bind db.LABEL=URL"),
+            (&["db.default=mysql://x/y"], "postgres://"),
+            (&["db.default=s3cret"], "postgres://"),
+            (&["db.nowhere=postgres://x/y"], "[databases.nowhere]"),
+            (&["db.default=env:WRUN_TEST_NOT_SET"], "WRUN_TEST_NOT_SET"),
+            (&["db.default=file:/nowhere/at-all"], "name a file"),
+            (&["db.default=postgres://a:s3cret@x/y"], "env:NAME"),
+            (
+                &["db.default=postgres://x/y?password=s3cret"],
+                "WRUN_BIND_DB_DEFAULT",
+            ),
+            (
+                &["db.default=postgres://x/y", "db.default=postgres://x/z"],
+                "--bind db.LABEL=URL",
+            ),
+        ] {
+            let failure = load(flags).unwrap_err();
+            let hint = failure.hint.clone().unwrap();
+            assert!(hint.contains(word), "{flags:?}: {hint}");
+            assert!(!format!("{failure:?}").contains("s3cret"), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn label_of_a_variable_is_in_upper_case() {
+        assert_eq!(variable("my-shop"), "WRUN_BIND_DB_MY_SHOP");
+    }
+}

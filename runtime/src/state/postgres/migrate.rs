@@ -1,0 +1,149 @@
+//! wrun's own tables, and migrations: each file once and each in a transaction, whoever else starts at the same time.
+//!
+//! On a connection of its own, which holds an advisory lock meanwhile.
+
+use super::connection::Connection;
+use super::error::to_db_error;
+use super::tokens;
+use super::{GRACE, Postgres};
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
+use crate::state::db::DbError;
+use crate::state::migrations::{check, hash_of, read_folder};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Keeps others out: "wrun" as a number.
+const LOCK: &str = "SELECT pg_advisory_lock(2003989870)";
+
+/// How long a migration, and the wait for those who apply one, may take.
+const LIMITS: &str = "SET statement_timeout = '540s'; SET lock_timeout = '60s'";
+
+/// The version of the tables; a database with a higher one was made for a newer wrun.
+const FORMAT: i32 = 1;
+
+const TABLES: &str = "
+    CREATE SCHEMA IF NOT EXISTS wrun;
+    CREATE TABLE IF NOT EXISTS wrun.meta (key text PRIMARY KEY, value bigint NOT NULL);
+    CREATE TABLE IF NOT EXISTS wrun.migrations (
+        name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE IF NOT EXISTS wrun.processed (id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX IF NOT EXISTS processed_by_time ON wrun.processed (at);
+    INSERT INTO wrun.meta VALUES ('format', 1) ON CONFLICT DO NOTHING";
+
+/// Forgets work that was done long ago. Not serializable, so that it meets nobody.
+const TIDY: &str = "DELETE FROM wrun.processed WHERE at < now() - interval '30 days'";
+
+/// How often that is done.
+const TIDY_EVERY: Duration = Duration::from_secs(3600);
+
+impl Postgres {
+    /// Makes wrun's tables, if they are missing, and applies what was not applied yet; returns the names of these files.
+    pub async fn prepare(&self, folder: Option<&Path>) -> Result<Vec<String>, Failure> {
+        let label = self.pool.label();
+        let failed = || format!("database {label}: cannot be made ready");
+        let connection = self.pool.connect().await;
+        let connection = connection
+            .or_fail(ExitCode::Unavailable, failed)
+            .map_err(|failure| {
+                failure.hint(format!(
+                    "check the binding db.{label}, and that PostgreSQL runs there"
+                ))
+            })?;
+        let set_up = set_up(&connection).await;
+        let recorded = set_up
+            .or_fail(ExitCode::Config, failed)
+            .map_err(|failure| {
+                failure.hint(
+                    "the URL's user has to be allowed to make a schema: GRANT CREATE ON DATABASE",
+                )
+            })?;
+        let mut applied = Vec::new();
+        if let Some(folder) = folder {
+            let files = read_folder(folder)?;
+            check(&recorded, &files, folder)?;
+            for (name, sql) in files
+                .iter()
+                .filter(|(name, _)| !recorded.contains_key(*name))
+            {
+                apply(&connection, name, sql).await.map_err(|error| {
+                    Failure::new(ExitCode::Config, format!("migration {name}: {error}"))
+                        .hint("nothing of this file was applied: correct it and start again")
+                })?;
+                applied.push(name.clone());
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Forgets old notes now and then, for as long as it is polled.
+    pub async fn tidy(self) {
+        loop {
+            if let Ok(connection) = self.pool.connect().await {
+                // There is a next time.
+                let _ = connection.client.batch_execute(TIDY).await;
+            }
+            sleep(TIDY_EVERY + GRACE).await;
+        }
+    }
+}
+
+/// Makes the tables; returns the names of the files that were applied, and their hashes.
+async fn set_up(connection: &Connection) -> Result<BTreeMap<String, String>, DbError> {
+    let client = &connection.client;
+    let done = async {
+        client.batch_execute(LIMITS).await?;
+        client.batch_execute(LOCK).await?;
+        if client
+            .query(
+                "SELECT FROM pg_namespace WHERE nspname = $1",
+                &[&tokens::OWN_SCHEMA],
+            )
+            .await?
+            .is_empty()
+            || client
+                .batch_execute("SELECT FROM wrun.meta, wrun.migrations, wrun.processed LIMIT 0")
+                .await
+                .is_err()
+        {
+            client.batch_execute(TABLES).await?;
+        }
+        let format = client
+            .query_one("SELECT value::int FROM wrun.meta WHERE key = 'format'", &[])
+            .await?;
+        let rows = client
+            .query("SELECT name, sha256 FROM wrun.migrations", &[])
+            .await?;
+        Ok((format.try_get::<_, i32>(0)?, rows))
+    };
+    let (format, rows) = done
+        .await
+        .map_err(|error: tokio_postgres::Error| to_db_error(&error))?;
+    if format > FORMAT {
+        return Err(DbError::Other(format!(
+            "its schema wrun has format {format} and was made by a newer wrun, this one knows {FORMAT}"
+        )));
+    }
+    let pair = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    let pairs = rows
+        .iter()
+        .map(pair)
+        .collect::<Result<_, tokio_postgres::Error>>();
+    pairs.map_err(|error| to_db_error(&error))
+}
+
+async fn apply(connection: &Connection, name: &str, sql: &str) -> Result<(), DbError> {
+    tokens::check_migration(sql)?;
+    let client = &connection.client;
+    let record = "INSERT INTO wrun.migrations (name, sha256) VALUES ($1, $2)";
+    let applied = async {
+        client.batch_execute("BEGIN").await?;
+        client.batch_execute(sql).await?;
+        client.execute(record, &[&name, &hash_of(sql)]).await?;
+        client.batch_execute("COMMIT").await
+    };
+    // If it failed, the end of the connection undoes it.
+    applied.await.map_err(|error| to_db_error(&error))
+}

@@ -1,0 +1,151 @@
+//! A transaction: a task that has a connection, and carries out calls in their order, each to its end.
+//!
+//! The connection is taken, and BEGIN sent, with the first call. Each statement has a savepoint before it, sent along
+//! with it, so that one that fails does not take the transaction with it.
+
+mod course;
+mod cursors;
+
+use super::pool::Pool;
+use crate::state::BoxFuture;
+use crate::state::db::{Column, DbError, Row, Statement, Step, Transaction, TxOptions, Want};
+use crate::state::queue::{Message, QueueError};
+use course::{Course, GivenUp, serve};
+use cursors::Cursors;
+use std::cell::RefCell;
+use std::future::ready;
+use std::rc::Rc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// Why a transaction takes no more calls, for the task and the handle.
+type Over = Rc<RefCell<Option<DbError>>>;
+
+type Answer<T> = oneshot::Sender<Result<T, DbError>>;
+
+enum Op {
+    Run(Statement, Want, Answer<Step>),
+    OpenCursor(u64, Statement, Answer<Vec<Column>>),
+    Next(u64, u32, Answer<Vec<Row>>),
+    CloseCursor(u64),
+    Mark(String, Answer<bool>),
+    Commit(Answer<()>),
+    Rollback(oneshot::Sender<()>),
+}
+
+/// A transaction's handle.
+pub(super) struct Handle {
+    label: String,
+    /// `None` once it was told to end.
+    ops: RefCell<Option<mpsc::UnboundedSender<Op>>>,
+    /// Dropped before it said that the end is near, it stops what is under way.
+    holder: RefCell<Option<oneshot::Sender<()>>>,
+    /// Why there will be no answer.
+    over: Over,
+}
+
+/// Returns the handle of a transaction that begins with its first call.
+pub(super) fn new(pool: Pool, options: TxOptions) -> Handle {
+    let (sender, ops) = mpsc::unbounded_channel();
+    let (holder, given_up) = oneshot::channel();
+    let over = Over::default();
+    let handle = Handle {
+        label: pool.label().to_owned(),
+        ops: RefCell::new(Some(sender)),
+        holder: RefCell::new(Some(holder)),
+        over: over.clone(),
+    };
+    let course = Course {
+        pool,
+        options,
+        deadline: Instant::now() + options.timeout,
+        lent: None,
+        over,
+        cursors: Cursors::default(),
+    };
+    tokio::task::spawn_local(serve(course, ops, GivenUp(Some(given_up))));
+    handle
+}
+
+impl Handle {
+    fn call<T: 'static>(
+        &self,
+        op: impl FnOnce(Answer<T>) -> Op,
+    ) -> BoxFuture<'static, Result<T, DbError>> {
+        let (answer, answered) = oneshot::channel();
+        match &*self.ops.borrow() {
+            // It fails only if the task is gone, and then so is the answer.
+            Some(ops) => drop(ops.send(op(answer))),
+            None => return Box::pin(ready(Err(DbError::Closed))),
+        }
+        let over = self.over.clone();
+        Box::pin(async move {
+            let gone = |_| Err(over.borrow().clone().unwrap_or(DbError::Closed));
+            answered.await.unwrap_or_else(gone)
+        })
+    }
+
+    /// No call comes after this one. What is under way, and this call, go on to their ends.
+    fn end(&self) {
+        self.ops.take();
+        if let Some(holder) = self.holder.take() {
+            // It fails only if the task is gone.
+            let _ = holder.send(());
+        }
+    }
+}
+
+impl Transaction for Handle {
+    fn run(&self, statement: Statement, want: Want) -> BoxFuture<'static, Result<Step, DbError>> {
+        self.call(|answer| Op::Run(statement, want, answer))
+    }
+
+    fn open_cursor(
+        &self,
+        cursor: u64,
+        statement: Statement,
+    ) -> BoxFuture<'static, Result<Vec<Column>, DbError>> {
+        self.call(|answer| Op::OpenCursor(cursor, statement, answer))
+    }
+
+    fn next(&self, cursor: u64, max_rows: u32) -> BoxFuture<'static, Result<Vec<Row>, DbError>> {
+        self.call(|answer| Op::Next(cursor, max_rows, answer))
+    }
+
+    fn close_cursor(&self, cursor: u64) {
+        if let Some(ops) = &*self.ops.borrow() {
+            let _ = ops.send(Op::CloseCursor(cursor));
+        }
+    }
+
+    fn mark_processed(&self, id: String) -> BoxFuture<'static, Result<bool, DbError>> {
+        self.call(|answer| Op::Mark(id, answer))
+    }
+
+    fn send(
+        &self,
+        queue: String,
+        _: Vec<Message>,
+    ) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
+        let label = &self.label;
+        Box::pin(ready(Err(QueueError::Invalid(format!(
+            "queue sends in a transaction need a database that is embedded: {label} is bound to PostgreSQL, queue {queue} \
+             is not; send after the commit"
+        )))))
+    }
+
+    fn commit(&self) -> BoxFuture<'static, Result<(), DbError>> {
+        let committed = self.call(Op::Commit);
+        self.end();
+        committed
+    }
+
+    fn rollback(&self) -> BoxFuture<'static, ()> {
+        let (answer, answered) = oneshot::channel();
+        if let Some(ops) = &*self.ops.borrow() {
+            let _ = ops.send(Op::Rollback(answer));
+        }
+        self.end();
+        Box::pin(async { answered.await.unwrap_or(()) })
+    }
+}

@@ -1,0 +1,238 @@
+//! The course of a transaction: from the first call, which begins it, to its end, however that comes.
+
+use super::cursors::Cursors;
+use super::{Answer, Op, Over};
+use crate::state::db::{DbError, TxOptions, check_work_id};
+use crate::state::postgres::connection::{Connection, Fault};
+use crate::state::postgres::pool::{Lent, Pool};
+use crate::state::postgres::{IDLE_MAX, begin, commit};
+use futures_util::future::join;
+use std::future::pending;
+use std::pin::pin;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// The savepoint before each statement, the first one and those to come, and the way back to it.
+const SAVE: &str = "SAVEPOINT wrun";
+const SAVE_AGAIN: &str = "RELEASE SAVEPOINT wrun; SAVEPOINT wrun";
+const GO_BACK: &str = "ROLLBACK TO SAVEPOINT wrun";
+
+/// A transaction as its task has it.
+pub(super) struct Course {
+    pub(super) pool: Pool,
+    pub(super) options: TxOptions,
+    pub(super) deadline: Instant,
+    /// `None` before the first call, and once it is over.
+    pub(super) lent: Option<Lent>,
+    pub(super) over: Over,
+    pub(super) cursors: Cursors,
+}
+
+/// Knows whether the handle was dropped before the end.
+pub(super) struct GivenUp(pub(super) Option<oneshot::Receiver<()>>);
+
+impl GivenUp {
+    /// Waits until that is so.
+    async fn wait(&mut self) {
+        if let Some(receiver) = &mut self.0 {
+            if receiver.await.is_err() {
+                self.0 = Some(oneshot::channel().1);
+                return;
+            }
+            self.0 = None;
+        }
+        pending().await
+    }
+}
+
+/// Carries out calls until there are no more.
+pub(super) async fn serve(
+    mut course: Course,
+    mut ops: mpsc::UnboundedReceiver<Op>,
+    mut given_up: GivenUp,
+) {
+    loop {
+        let is_over = course.over.borrow().is_some();
+        let next = match is_over {
+            true => Ok(ops.recv().await),
+            false => timeout_at(course.patience(), ops.recv()).await,
+        };
+        match next {
+            Ok(None) => break,
+            Ok(Some(op)) if is_over => course.refuse(op),
+            Ok(Some(Op::Commit(answer))) => drop(answer.send(course.commit().await)),
+            Ok(Some(op)) => course.carry_out_unless(op, &mut given_up).await,
+            Err(_) => course.stop(course.out_of_time()).await,
+        }
+    }
+    if let Some(lent) = course.lent.take() {
+        lent.give_back();
+    }
+}
+
+impl Course {
+    /// Returns until when it waits for a call.
+    fn patience(&self) -> Instant {
+        match self.lent {
+            Some(_) => self.deadline.min(Instant::now() + IDLE_MAX),
+            None => self.deadline,
+        }
+    }
+
+    fn out_of_time(&self) -> DbError {
+        DbError::Timeout(match Instant::now() >= self.deadline {
+            true => "the transaction took too long and was rolled back".to_owned(),
+            false => format!("the transaction did nothing for {IDLE_MAX:?} and was rolled back"),
+        })
+    }
+
+    /// Carries out a call, unless its time is over or nobody wants it any more.
+    async fn carry_out_unless(&mut self, op: Op, given_up: &mut GivenUp) {
+        let deadline = self.deadline;
+        let why = {
+            let mut work = pin!(self.carry_out(op));
+            tokio::select! {
+                biased;
+                () = &mut work => return,
+                () = given_up.wait() => DbError::Closed,
+                () = sleep_until(deadline) => {
+                    DbError::Timeout("the transaction took too long and was rolled back".to_owned())
+                }
+            }
+        };
+        self.stop(why).await;
+    }
+
+    async fn carry_out(&mut self, op: Op) {
+        match op {
+            Op::Run(statement, want, answer) => {
+                let run = async |on: &Connection| {
+                    on.run(&statement, want, &mut crate::state::db::RESULT_MAX.clone())
+                        .await
+                };
+                reply(answer, self.guarded(run).await);
+            }
+            Op::OpenCursor(cursor, statement, answer) => {
+                reply(answer, self.open_cursor(cursor, &statement).await);
+            }
+            Op::Next(cursor, max_rows, answer) => {
+                reply(answer, self.next_page(cursor, max_rows).await);
+            }
+            Op::CloseCursor(cursor) => self.close_cursor(cursor).await,
+            Op::Mark(id, answer) => {
+                let noted = match check_work_id(&id) {
+                    Ok(()) => {
+                        self.guarded(async |on: &Connection| on.note(&id).await)
+                            .await
+                    }
+                    Err(error) => Err(error),
+                };
+                reply(answer, noted);
+            }
+            Op::Rollback(answer) => {
+                self.over.replace(Some(DbError::Closed));
+                if let Some(lent) = self.lent.take() {
+                    // If it fails, the connection is not lent again.
+                    let _ = lent.client.batch_execute("ROLLBACK").await;
+                    lent.give_back();
+                }
+                let _ = answer.send(());
+            }
+            // It is not to be stopped.
+            Op::Commit(answer) => reply(answer, self.commit().await),
+        }
+    }
+
+    /// Answers a call that comes too late.
+    fn refuse(&self, op: Op) {
+        let over = self.over.borrow().clone().unwrap_or(DbError::Closed);
+        match op {
+            Op::Run(_, _, answer) => reply(answer, Err(over)),
+            Op::OpenCursor(_, _, answer) => reply(answer, Err(over)),
+            Op::Next(_, _, answer) => reply(answer, Err(over)),
+            Op::Mark(_, answer) => reply(answer, Err(over)),
+            Op::Commit(answer) => reply(answer, Err(over)),
+            Op::Rollback(answer) => drop(answer.send(())),
+            Op::CloseCursor(_) => {}
+        }
+    }
+
+    /// Does something in the transaction, after which that goes on whether or not it succeeded.
+    pub(super) async fn guarded<T>(
+        &mut self,
+        work: impl AsyncFn(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, DbError> {
+        let mut is_first_try = true;
+        loop {
+            let opening = match self.lent {
+                Some(_) => SAVE_AGAIN.to_owned(),
+                None => format!("{}; {SAVE}", begin(self.options)),
+            };
+            if self.lent.is_none() {
+                let lent = self.pool.get(self.deadline).await.inspect_err(|_| {
+                    self.over.replace(Some(DbError::Closed));
+                })?;
+                self.lent = Some(lent);
+            }
+            let Some(lent) = &self.lent else {
+                return Err(DbError::Closed);
+            };
+            // In this order on their way, and together.
+            let (saved, done) = join(lent.client.batch_execute(&opening), work(lent)).await;
+            let fault = match (saved, done) {
+                (Ok(()), Ok(done)) => return Ok(done),
+                (Ok(()), Err(fault)) => fault,
+                (Err(error), _) => return Err(self.lose(&Fault::Failed(error))),
+            };
+            if fault.is_broken() || lent.client.batch_execute(GO_BACK).await.is_err() {
+                return Err(self.lose(&fault));
+            }
+            if fault.is_stale() && is_first_try {
+                lent.forget();
+                is_first_try = false;
+                continue;
+            }
+            let told = fault.told();
+            if matches!(told, DbError::Timeout(_)) {
+                self.stop(told.clone()).await;
+            }
+            return Err(told);
+        }
+    }
+
+    /// Ends it because its connection cannot go on.
+    fn lose(&mut self, fault: &Fault) -> DbError {
+        let told = match fault.told() {
+            DbError::Unavailable(why) => {
+                DbError::Unavailable(format!("{why}; the transaction was rolled back"))
+            }
+            told => told,
+        };
+        // Dropped: the server rolls back what it finds nobody at.
+        self.lent = None;
+        self.over.replace(Some(told.clone()));
+        told
+    }
+
+    /// Ends it in the middle of whatever it does.
+    async fn stop(&mut self, why: DbError) {
+        self.over.replace(Some(why));
+        if let Some(lent) = self.lent.take() {
+            lent.cancel().await;
+            lent.give_back();
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), DbError> {
+        self.over.replace(Some(DbError::Closed));
+        match self.lent.take() {
+            Some(lent) => commit(lent, self.options.read_only).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn reply<T>(answer: Answer<T>, result: Result<T, DbError>) {
+    // Nobody may wait for it any more.
+    let _ = answer.send(result);
+}
