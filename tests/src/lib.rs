@@ -26,6 +26,7 @@ pub mod murder;
 pub mod npm;
 pub mod outcome;
 pub mod overload;
+pub mod postgres;
 pub mod process;
 pub mod project;
 pub mod queue_history;

@@ -150,7 +150,7 @@ fn has_python(name: &str) -> bool {
     let has = succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"]));
     if !has {
         let what = "python3 with venv and pip";
-        leave_out(name, what, "apt install python3-venv");
+        leave_out::<()>(name, what, "apt install python3-venv");
     }
     has
 }
@@ -252,7 +252,7 @@ fn guests_dependency(name: &str) -> Dependency {
     }
 }
 
-pub(crate) fn leave_out(name: &str, missing: &str, remedy: &str) -> Option<PathBuf> {
+pub(crate) fn leave_out<T>(name: &str, missing: &str, remedy: &str) -> Option<T> {
     let line = format!("left out {name}: it needs {missing}, which `{remedy}` adds");
     assert!(
         std::env::var_os(TEST_ALL).is_none_or(|all| all != "1"),

@@ -1,11 +1,13 @@
 //! What every backend does, in cases that know the traits [`Database`], [`Locks`] and [`Queue`] alone.
 //!
-//! A backend says in one file how a fresh one comes to be, as `embedded` does, and has a test at the end of this file for
-//! each trait that it has. Every case gets a fresh one.
+//! A backend says in one file how a fresh one comes to be, as `embedded` does, and has a column in the tests at the end of
+//! this file for each trait that it has. Every case gets a fresh one. A case that does not hold somewhere is not left out
+//! there: it is a case of its own, with the reason.
 
 mod database;
 mod embedded;
 mod locks;
+mod postgres;
 mod queues;
 
 use super::BoxFuture;
@@ -13,6 +15,7 @@ use super::db::{Database, Value};
 use super::lock::{Locks, SessionId};
 use super::queue::{Delivery, Queue};
 use embedded::Embedded;
+use postgres::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::task::LocalSet;
@@ -72,19 +75,45 @@ macro_rules! cases {
 }
 use cases;
 
-/// Runs every case, prints how each went, and fails with the names of those that failed.
-fn run_all<B: Backend>(cases: Vec<Case<B>>) {
-    let mut failed = Vec::new();
-    for Case { name, run } in cases {
-        // What a case leaves behind goes with its backend.
-        let passed = catch_unwind(AssertUnwindSafe(|| run_one(run))).is_ok();
-        let verdict = if passed { "ok" } else { "FAILED" };
-        println!("{:<10} {name:<70} {verdict}", B::NAME);
-        if !passed {
-            failed.push(name);
+/// How each case went on each backend.
+#[derive(Default)]
+struct Table {
+    backends: Vec<&'static str>,
+    cases: Vec<(&'static str, Vec<bool>)>,
+}
+
+impl Table {
+    /// Runs every case.
+    fn run<B: Backend>(&mut self, cases: Vec<Case<B>>) {
+        for (at, Case { name, run }) in cases.into_iter().enumerate() {
+            if self.backends.is_empty() {
+                self.cases.push((name, Vec::new()));
+            }
+            assert_eq!(self.cases[at].0, name, "every backend has the same cases");
+            // What a case leaves behind goes with its backend.
+            let passed = catch_unwind(AssertUnwindSafe(|| run_one(run))).is_ok();
+            self.cases[at].1.push(passed);
         }
+        self.backends.push(B::NAME);
     }
-    assert!(failed.is_empty(), "{}: {}", B::NAME, failed.join(", "));
+
+    /// Prints a line for each case, and fails with the names of those that failed.
+    fn finish(self) {
+        let mut failed = Vec::new();
+        println!("{:<70} {}", "", self.backends.join("  "));
+        for (name, passed) in &self.cases {
+            let mut line = format!("{name:<70}");
+            for (backend, passed) in self.backends.iter().zip(passed) {
+                let verdict = if *passed { "ok" } else { "FAILED" };
+                line += &format!(" {verdict:<width$} ", width = backend.len());
+                if !passed {
+                    failed.push(format!("{backend}: {name}"));
+                }
+            }
+            println!("{}", line.trim_end());
+        }
+        assert!(failed.is_empty(), "{}", failed.join(", "));
+    }
 }
 
 /// Runs a case as the state process would.
@@ -100,21 +129,33 @@ fn run_one<B: Backend>(run: fn(B) -> BoxFuture<'static, ()>) {
 }
 
 #[test]
-fn embedded_database_conforms() {
-    run_all::<Embedded>(database::cases());
+fn databases_conform() {
+    let mut table = Table::default();
+    table.run::<Embedded>(database::cases());
+    if let Some(server) = postgres::Server::start() {
+        table.run::<Bound>(database::cases());
+        drop(server);
+    }
+    table.finish();
 }
 
 #[test]
 fn embedded_locks_conform() {
-    run_all::<Embedded>(locks::cases());
+    let mut table = Table::default();
+    table.run::<Embedded>(locks::cases());
+    table.finish();
 }
 
 #[test]
 fn embedded_queue_conforms() {
-    run_all::<Embedded>(queues::cases());
+    let mut table = Table::default();
+    table.run::<Embedded>(queues::cases());
+    table.finish();
 }
 
 #[test]
 fn embedded_queue_conforms_with_its_database() {
-    run_all::<Embedded>(queues::cases_with_database());
+    let mut table = Table::default();
+    table.run::<Embedded>(queues::cases_with_database());
+    table.finish();
 }

@@ -4,26 +4,12 @@
 use super::clients::fairness;
 use super::{Cell, Contender, Sample, Work};
 use crate::bench::figures::quantile;
-use crate::wait::{SOON, eventually};
-use nix::sys::signal::Signal;
-use nix::unistd::{Uid, User};
+use crate::postgres;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
-
-/// What to do where it is missing.
-const INSTALL: &str = "apt-get install postgresql";
-
-/// Where Debian keeps the programs of each version.
-const DEBIAN: &str = "/usr/lib/postgresql";
-
-/// Whom it runs as if the run is root's: it refuses to be root.
-const USER: &str = "postgres";
 
 const SETUP: &str = "CREATE TABLE hot (id integer PRIMARY KEY, n bigint NOT NULL); \
     CREATE TABLE sales (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, hot integer NOT NULL); \
@@ -36,11 +22,9 @@ INSERT INTO sales (hot) VALUES (1);
 COMMIT;
 ";
 
-/// A running PostgreSQL.
+/// A running PostgreSQL, and what pgbench has it do.
 pub struct Postgres {
-    programs: PathBuf,
-    process: Child,
-    folder: PathBuf,
+    server: postgres::Postgres,
     script: PathBuf,
 }
 
@@ -55,74 +39,23 @@ impl Postgres {
     ///
     /// If it is installed and does not serve.
     pub fn start(folder: &Path) -> Result<Self, String> {
-        let programs = programs().ok_or_else(|| format!("PostgreSQL is missing: {INSTALL}"))?;
-        let user = Uid::effective().is_root().then(user);
-        let folder = folder.join("postgres");
-        fs::create_dir(&folder).expect("a folder can be made");
-        if let Some((uid, gid)) = user {
-            chown(&folder, Some(uid), Some(gid)).expect("root can give away a folder");
-            let mut enter = Command::new("test");
-            enter.arg("-x").arg(&folder).uid(uid).gid(gid);
-            if !enter.status().is_ok_and(|status| status.success()) {
-                return Err(format!(
-                    "PostgreSQL is left out: {USER}, as whom it runs, may not enter {}; measure in a clone that others may enter",
-                    folder.display()
-                ));
-            }
-        }
-        let command = |program: &str| {
-            let mut command = Command::new(programs.join(program));
-            command.current_dir(&folder).stdin(Stdio::null());
-            if let Some((uid, gid)) = user {
-                command.uid(uid).gid(gid);
-            }
-            command.arg("-D").arg(folder.join("data"));
-            command
-        };
-        succeed(command("initdb").args(["--auth=trust", "--username=postgres", "--no-sync"]));
-        let sockets = format!("unix_socket_directories={}", folder.display());
-        let process = command("postgres")
-            .args(["-c", "listen_addresses=", "-c", &sockets])
-            .args(["-c", "fsync=on", "-c", "synchronous_commit=on"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("postgres starts");
-        // From here on `Drop` ends the process whatever happens.
-        let postgres = Self {
-            script: folder.with_file_name("hot.sql"),
-            programs,
-            process,
-            folder,
-        };
-        eventually("postgres serves", SOON, || {
-            let ready = postgres.client("pg_isready").output().ok()?;
-            ready.status.success().then_some(())
-        });
-        succeed(postgres.client("psql").args(["--command", SETUP]));
-        fs::write(&postgres.script, TRANSACTION).expect("the folder takes files");
-        Ok(postgres)
+        let server = postgres::Postgres::start(folder, &["fsync=on", "synchronous_commit=on"])?;
+        server.query("postgres", SETUP);
+        let script = folder.join("hot.sql");
+        fs::write(&script, TRANSACTION).expect("the folder takes files");
+        Ok(Self { server, script })
     }
 
     /// Returns what it says of itself.
     pub fn version(&self) -> String {
-        succeed(Command::new(self.programs.join("postgres")).arg("--version"))
-    }
-
-    /// Returns a command that connects to it.
-    fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(self.programs.join(program));
-        command
-            .env("PGHOST", &self.folder)
-            .env("PGUSER", "postgres")
-            .env("PGDATABASE", "postgres");
-        command
+        self.server.version()
     }
 
     fn transactions(&self, clients: usize, time: Duration) -> Result<Sample, String> {
         let log = TempDir::new().map_err(|error| error.to_string())?;
         let threads = clients.min(std::thread::available_parallelism().map_or(1, usize::from));
         let output = self
+            .server
             .client("pgbench")
             .args(["-n", "-M", "prepared", "-l", "-f"])
             .arg(&self.script)
@@ -163,16 +96,6 @@ impl Contender for Postgres {
     }
 }
 
-impl Drop for Postgres {
-    /// SIGQUIT ends it at once, together with its children.
-    fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.process.id()) {
-            crate::process::send(pid, Signal::SIGQUIT);
-        }
-        let _ = self.process.wait();
-    }
-}
-
 /// What pgbench noted of each transaction: `client_id transaction_no time script_no time_epoch time_us`.
 #[derive(Default)]
 struct Log {
@@ -198,30 +121,4 @@ impl Log {
         }
         Ok(log)
     }
-}
-
-/// Returns the folder of its programs: that of the newest version of Debian's, or what the search path leads to.
-fn programs() -> Option<PathBuf> {
-    let versions = fs::read_dir(DEBIAN).into_iter().flatten();
-    let mut folders: Vec<PathBuf> = versions
-        .filter_map(|version| Some(version.ok()?.path().join("bin")))
-        .chain(std::env::split_paths(&std::env::var_os("PATH")?))
-        .filter(|folder| folder.join("initdb").is_file() && folder.join("pgbench").is_file())
-        .collect();
-    folders.sort();
-    folders.pop()
-}
-
-/// Returns the ids of the user that it runs as.
-fn user() -> (u32, u32) {
-    let user = User::from_name(USER).ok().flatten();
-    let user = user.expect("a package that installs PostgreSQL adds its user");
-    (user.uid.as_raw(), user.gid.as_raw())
-}
-
-/// Runs a command that has to succeed, and returns the first line that it prints.
-fn succeed(command: &mut Command) -> String {
-    let output = crate::guests::run(command);
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().next().unwrap_or_default().to_owned()
 }

@@ -127,7 +127,7 @@ pub struct Parser {
 /// Returns a parser of Python, or `None` if there is no Python.
 pub fn python() -> Option<Parser> {
     if !succeeds(Command::new("python3").arg("--version")) {
-        leave_out("Python of the docs", "python3", "apt install python3");
+        leave_out::<()>("Python of the docs", "python3", "apt install python3");
         return None;
     }
     Some(Parser {
@@ -142,7 +142,7 @@ pub fn javascript() -> Option<Parser> {
     let can_strip = "if (!require('node:module').stripTypeScriptTypes) process.exit(1)";
     if !succeeds(Command::new("node").args(["-e", can_strip])) {
         let what = "Node.js 22.13 or later";
-        leave_out("JavaScript of the docs", what, "npm install node@22");
+        leave_out::<()>("JavaScript of the docs", what, "npm install node@22");
         return None;
     }
     Some(Parser {

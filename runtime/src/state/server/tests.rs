@@ -143,6 +143,7 @@ fn shared() -> Shared {
         migrations: None,
         max_size: 64 << 20,
         durability: Durability::Relaxed,
+        bound: None,
     };
     let queue = Queue {
         database: "default".to_owned(),
