@@ -38,6 +38,7 @@ mod operator;
 mod outbound;
 mod overload;
 mod payments;
+mod postgres;
 mod processes;
 mod python;
 mod queue;

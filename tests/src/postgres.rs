@@ -84,7 +84,7 @@ impl Postgres {
         let mut initdb = command(&programs, &folder, "initdb");
         succeed(initdb.args(["--auth=trust", "--username=postgres", "--no-sync"]));
         let port = free_port();
-        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         let process = spawn(&programs, &folder, port, &settings);
         // From here on `Drop` ends the process whatever happens.
         let mut postgres = Self {
@@ -193,7 +193,7 @@ impl Drop for Postgres {
     }
 }
 
-fn spawn(programs: &Path, folder: &Path, port: u16, settings: &Vec<String>) -> Child {
+fn spawn(programs: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
     let sockets = format!("unix_socket_directories={}", folder.display());
     let log = fs::File::create(folder.join("log")).expect("the folder takes files");
     let mut postgres = command(programs, folder, "postgres");

@@ -118,12 +118,14 @@ impl Connection {
     }
 
     /// Runs a statement of wrun's own whose rows are what a guest asked for: a cursor's.
-    pub(super) async fn fetch(&self, sql: &str, room: &mut usize) -> Result<Vec<Row>, Fault> {
+    pub(super) async fn fetch(&self, sql: &str) -> Result<Vec<Row>, Fault> {
+        // Whoever asks for a number of rows knows about how large they are.
+        let mut room = usize::MAX;
         // Prepared each time: cursors of the same name have other columns.
         let prepared = self.client.prepare(sql).await?;
         let stream = self.start(&prepared, Vec::new()).await?;
         let mut gathered = Gathered::new(prepared.columns().len());
-        self.gather(stream, true, room, &mut gathered).await?;
+        self.gather(stream, true, &mut room, &mut gathered).await?;
         self.finish(gathered, &prepared).await
     }
 

@@ -5,7 +5,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_postgres::{Client, Config, Error, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -92,7 +92,7 @@ impl Tls {
     }
 }
 
-fn read(path: &PathBuf) -> Result<RootCertStore, String> {
+fn read(path: &Path) -> Result<RootCertStore, String> {
     let wrong = |error: String| format!("sslrootcert {}: {error}", path.display());
     let mut roots = RootCertStore::empty();
     let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;

@@ -2,7 +2,7 @@
 
 use super::cursors::Cursors;
 use super::{Answer, Op, Over};
-use crate::state::db::{DbError, TxOptions, check_work_id};
+use crate::state::db::{DbError, RESULT_MAX, TxOptions, check_work_id};
 use crate::state::postgres::connection::{Connection, Fault};
 use crate::state::postgres::pool::{Lent, Pool};
 use crate::state::postgres::{IDLE_MAX, begin, commit};
@@ -107,8 +107,8 @@ impl Course {
         match op {
             Op::Run(statement, want, answer) => {
                 let run = async |on: &Connection| {
-                    on.run(&statement, want, &mut crate::state::db::RESULT_MAX.clone())
-                        .await
+                    let mut room = RESULT_MAX;
+                    on.run(&statement, want, &mut room).await
                 };
                 reply(answer, self.guarded(run).await);
             }

@@ -72,7 +72,7 @@ impl Course {
             let portion = open.portion.min(wanted - page.len());
             let fetch = format!("FETCH FORWARD {portion} FROM {}", name(cursor));
             let rows = self
-                .guarded(async |on: &Connection| on.fetch(&fetch, &mut usize::MAX.clone()).await)
+                .guarded(async |on: &Connection| on.fetch(&fetch).await)
                 .await?;
             if let Some(open) = self.cursors.0.get_mut(&cursor) {
                 open.take(rows, portion);
