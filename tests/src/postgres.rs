@@ -99,6 +99,44 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Has it take encrypted connections, too, as `localhost`; returns the file with its certificate.
+    ///
+    /// # Panics
+    ///
+    /// If that cannot be made.
+    pub fn encrypt(&mut self) -> PathBuf {
+        let data = self.folder.join("data");
+        let (key, certificate) = (data.join("server.key"), self.folder.join("server.crt"));
+        let mut openssl = Command::new("openssl");
+        if let Some((uid, gid)) = user() {
+            openssl.uid(uid).gid(gid);
+        }
+        openssl.args([
+            "req",
+            "-new",
+            "-x509",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ]);
+        openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl
+            .arg("-keyout")
+            .arg(key)
+            .arg("-out")
+            .arg(&certificate);
+        succeed(openssl.current_dir(&self.folder));
+        self.settings.push("ssl=on".to_owned());
+        let setting = format!("ssl_cert_file={}", certificate.display());
+        self.settings.push(setting);
+        self.stop();
+        self.start_again();
+        certificate
+    }
+
     /// Returns the URL of one of its databases.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)

@@ -13,6 +13,9 @@ mod tls;
 mod tokens;
 mod transaction;
 
+#[cfg(test)]
+mod tests;
+
 pub use address::Address;
 
 use super::BoxFuture;
