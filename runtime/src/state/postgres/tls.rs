@@ -49,7 +49,7 @@ impl Tls {
                 .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
                 .with_no_client_auth(),
             Trust::WebRoots => {
-                let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+                let roots = webpki_roots::TLS_SERVER_ROOTS.to_vec();
                 builder
                     .with_root_certificates(RootCertStore { roots })
                     .with_no_client_auth()
