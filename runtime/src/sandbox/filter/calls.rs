@@ -209,8 +209,11 @@ fn always(rules: &mut Rules, calls: &[c_long]) {
     }
 }
 
-/// Adds a way in which a call matches.
+/// Adds a way in which a call matches. One that matches whatever its arguments goes on to do so.
 fn when(rules: &mut Rules, call: c_long, conditions: &[SeccompCondition]) {
+    if rules.get(&call).is_some_and(Vec::is_empty) {
+        return;
+    }
     let rule = SeccompRule::new(conditions.to_vec()).expect("there is a condition");
     rules.entry(call).or_default().push(rule);
 }
