@@ -75,7 +75,6 @@ struct Supervisor<'a> {
     args: &'a ServeArgs,
     /// As loaded at the start: what a reload does not change is taken from here.
     config: Config,
-    /// Which databases are kept elsewhere; the same for as long as the server runs.
     bindings: Bindings,
     started: Instant,
     signals: SignalQueue,
@@ -109,7 +108,6 @@ impl<'a> Supervisor<'a> {
         sandbox: Sandbox,
     ) -> Result<Self, Failure> {
         let now = Instant::now();
-        let bindings = Bindings::load(&args.bindings, &config.shared)?;
         raise_descriptor_limit();
         // Orphans, such as what a killed compile child leaves behind, come to us and not to init.
         let _ = nix::sys::prctl::set_child_subreaper(true);
@@ -119,7 +117,7 @@ impl<'a> Supervisor<'a> {
         let verdict = Verdict::on(&sandbox)?;
         Ok(Self {
             args,
-            bindings,
+            bindings: Bindings::load(&args.bindings, &config.shared)?,
             started: now,
             signals,
             notify: Notify::new(now),
