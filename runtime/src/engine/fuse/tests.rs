@@ -1,3 +1,5 @@
+//! Components with their modules apart, and fused: they do the same.
+
 use super::*;
 use wasmparser::{Parser, Payload};
 use wasmtime::component::{Component, Linker};
