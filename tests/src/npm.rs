@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::guests::{guests_folder, run};
 use crate::launch::{Launch, Wrun};
 use crate::repository;
-use crate::third_party::{Recipe, in_folder, leave_out, read, succeeds, texts, write};
+use crate::third_party::{Recipe, in_folder, leave_out, plain_world, read, succeeds, texts, write};
 
 const NODE_MAJOR_MIN: u32 = 20;
 
@@ -39,6 +39,30 @@ pub fn hello(wrun: &Wrun) -> Option<App> {
     let example = repository().join("examples/hello-js");
     let names = ["package.json", "src", "wrun.toml"];
     project(wrun, "hello-js", in_folder(&example, &names))
+}
+
+/// `tests/guests/plain`: hello with WASI alone, which other hosts have too.
+pub fn plain() -> Option<PathBuf> {
+    let source = guests_folder().join("plain");
+    let mut sources = in_folder(&source, &["app.js", "package.json"]);
+    sources.push(sdk().join("wit"));
+    let recipe = Recipe {
+        name: "js-plain",
+        steps: "jco 1",
+        sources,
+        output: "app.wasm",
+    };
+    let folder = cook(&recipe, |folder| {
+        plain_world(folder);
+        run(Command::new("npm")
+            .args(["install", "--silent"])
+            .current_dir(folder));
+        run(Command::new("npx")
+            .args(["jco", "componentize", "app.js"])
+            .args(["-w", "wit", "-n", "plain", "-o", "app.wasm"])
+            .current_dir(folder));
+    })?;
+    Some(folder.join("app.wasm"))
 }
 
 /// `tests/guests/hono`: TypeScript and the framework Hono.

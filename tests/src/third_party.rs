@@ -59,7 +59,39 @@ pub fn wasip3_http_proxy() -> Option<PathBuf> {
 pub fn python_p3() -> Option<PathBuf> {
     let source = guests_folder().join("python-p3");
     let sources = in_folder(&source, &["app.py", "requirements.txt", "wit"]);
-    python_build("python-p3", sources, &["-d", "wit", "-w", "service"])
+    python_build(
+        "python-p3",
+        sources,
+        &["-d", "wit", "-w", "service"],
+        |_| {},
+    )
+}
+
+/// `tests/guests/plain`: hello in Python with WASI alone, which other hosts have too (0.2).
+pub fn python_plain() -> Option<PathBuf> {
+    let mut sources = in_folder(&guests_folder().join("plain"), &["app.py", REQUIREMENTS]);
+    sources.push(python_sdk().join("wit"));
+    let world = ["-d", "wit", "-w", "plain"];
+    python_build("python-plain", sources, &world, plain_world)
+}
+
+/// Makes of a copy of an SDK's WIT what has nothing of wrun's own: a world called `plain`, which answers requests.
+pub(crate) fn plain_world(folder: &Path) {
+    let deps = folder.join("wit/deps");
+    for own in ["db", "lock", "queue", "runtime"] {
+        // Not all of them have all.
+        let _ = fs::remove_dir_all(deps.join(own));
+    }
+    let http = read(&deps.join("http.wit"));
+    let version = http.lines().find_map(|line| {
+        let version = line.strip_prefix("package wasi:http@")?;
+        version.strip_suffix(';')
+    });
+    let version = version.expect("the WIT of wasi:http has a version");
+    let world = format!(
+        "package wrun:plain@0.1.0;\nworld plain {{ export wasi:http/incoming-handler@{version}; }}\n"
+    );
+    write(&folder.join("wit/world.wit"), &world);
 }
 
 /// `tests/guests/python-state`, with the SDK for Python (0.2).
@@ -67,7 +99,7 @@ pub fn python_state() -> Option<PathBuf> {
     let source = guests_folder().join("python-state");
     let mut sources = in_folder(&source, &["app.py", "requirements.txt"]);
     sources.push(python_sdk());
-    python_build("python-state", sources, &["-w", "both"])
+    python_build("python-state", sources, &["-w", "both"], |_| {})
 }
 
 /// The folder of an application for wrun to build, with what wrun would install already there. One test may use it: two
@@ -128,7 +160,12 @@ fn cargo_example(package: &str, example: &str) -> PathBuf {
     })
 }
 
-fn python_build(name: &str, sources: Vec<PathBuf>, world: &[&str]) -> Option<PathBuf> {
+fn python_build(
+    name: &str,
+    sources: Vec<PathBuf>,
+    world: &[&str],
+    prepare: impl FnOnce(&Path),
+) -> Option<PathBuf> {
     if !has_python(name) {
         return None;
     }
@@ -139,6 +176,7 @@ fn python_build(name: &str, sources: Vec<PathBuf>, world: &[&str]) -> Option<Pat
         output: "app.wasm",
     };
     Some(recipe.cook(|folder| {
+        prepare(folder);
         run(Command::new(componentize_py(&folder.join(REQUIREMENTS)))
             .args(world)
             .args(["componentize", "app", "-o", "app.wasm"])

@@ -42,9 +42,9 @@ pub enum Guest {
     HelloBindings,
     /// `service_hello`, for wasi:http 0.3.
     HelloRust03,
-    /// `examples/hello-js`.
+    /// `tests/guests/plain/app.js`, because `wasmtime serve` has nothing of what the SDK is for.
     HelloJs,
-    /// `examples/hello-python`.
+    /// `tests/guests/plain/app.py`.
     HelloPython,
     /// `http_echo`.
     Echo,
@@ -96,15 +96,10 @@ impl Guest {
             Self::HelloRust => Ok(wrun_build(wrun, &example("hello"))),
             Self::HelloBindings => Ok(guest("http_hello")),
             Self::HelloRust03 => Ok(guest("service_hello")),
-            Self::HelloJs => npm::hello(wrun)
-                .map(|app| app.component())
+            Self::HelloJs => npm::plain()
                 .ok_or_else(|| needs("npm with Node.js 20 or later", "apt install nodejs npm")),
-            Self::HelloPython => {
-                let source = repository().join("examples/hello-python");
-                third_party::python_project("bench-python", &source)
-                    .map(|folder| wrun_build(wrun, &folder))
-                    .ok_or_else(|| needs("python3 with venv", "apt install python3-venv"))
-            }
+            Self::HelloPython => third_party::python_plain()
+                .ok_or_else(|| needs("python3 with venv", "apt install python3-venv")),
             Self::Echo => Ok(guest("http_echo")),
             Self::Stream => Ok(guest("http_stream")),
             Self::Toil => Ok(guest("http_toil")),
