@@ -20,7 +20,10 @@ pub fn buy(db: &Database, item: &str) -> Result<Sale, db::Error> {
             Some(0) => return Ok(Sale::SoldOut),
             Some(left) => left,
         };
-        tx.execute("UPDATE stock SET remaining = remaining - 1 WHERE item = $1", (item,))?;
+        tx.execute(
+            "UPDATE stock SET remaining = remaining - 1 WHERE item = $1",
+            (item,),
+        )?;
         let order = tx.query_one(
             "INSERT INTO orders (item) VALUES ($1) RETURNING id",
             (item,),
@@ -34,7 +37,8 @@ pub fn buy(db: &Database, item: &str) -> Result<Sale, db::Error> {
 
 /// Returns what is left of each item, as an object.
 pub fn left(db: &Database) -> Result<Value, db::Error> {
-    let rows: Vec<(String, i64)> = db.query("SELECT item, remaining FROM stock ORDER BY item", ())?;
+    let rows: Vec<(String, i64)> =
+        db.query("SELECT item, remaining FROM stock ORDER BY item", ())?;
     Ok(rows
         .into_iter()
         .map(|(item, left)| (item, Value::from(left)))
