@@ -6,10 +6,8 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, Store};
 
 /// A library beside its program, with detours for what needs memory, as tools make them: `run` adds up what each part of it
-/// comes to. `start` is code that the library runs when it is instantiated.
-fn program(start: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(component
+/// comes to.
+const PROGRAM: &str = r#"(component
   (import "host" (instance $host
     (export "three" (func (result u32)))
     (export "len" (func (param "text" string) (result u32)))))
@@ -40,7 +38,7 @@ fn program(start: &str) -> Vec<u8> {
     (func (export "indirect") (param i32) (result i32)
       local.get 0 global.get $base i32.add call_indirect (type $none))
     (func $bump (export "bump") global.get $count i32.const 1 i32.add global.set $count)
-    {start})
+    @start)
   (core module $main
     (import "env" "memory" (memory 1))
     (import "env" "count" (global $count (mut i32)))
@@ -78,9 +76,11 @@ fn program(start: &str) -> Vec<u8> {
   (core instance $filling (export "$imports" (table $table)) (export "0" (func $len)))
   (core instance (instantiate $fill (with "" (instance $filling))))
   (alias core export $main "run" (core func $run))
-  (func (export "run") (result u32) (canon lift (core func $run))))"#
-    );
-    wat::parse_str(text).unwrap()
+  (func (export "run") (result u32) (canon lift (core func $run))))"#;
+
+/// Returns it; `start` is code that the library runs when it is instantiated.
+fn program(start: &str) -> Vec<u8> {
+    wat::parse_str(PROGRAM.replace("@start", start)).unwrap()
 }
 
 /// Runs a component, with a host that knows what 3 is and how long a text is.
