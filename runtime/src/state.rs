@@ -15,6 +15,7 @@ pub mod queue;
 pub mod server;
 mod spin;
 pub mod sqlite;
+pub(crate) mod text;
 
 use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,6 +1,7 @@
 //! How values of a database are printed: as psql prints them in a table, and as PostgreSQL's `to_json` does in JSON.
 
 use crate::state::db::{Column, Row, Value};
+use crate::state::text::{date, time_of_day, uuid};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 const DAY_US: i64 = 86_400_000_000;
@@ -85,41 +86,11 @@ fn real(number: f64) -> String {
     }
 }
 
-fn uuid(upper: u64, lower: u64) -> String {
-    let digits = format!("{upper:016x}{lower:016x}");
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| &digits[range]);
-    parts.join("-")
-}
-
 fn timestamp(micros: i64, between: char, zone: &str) -> String {
     let (days, time) = (micros.div_euclid(DAY_US), micros.rem_euclid(DAY_US));
     let (year, month, day) = date(days);
-    let (seconds, fraction) = (time / 1_000_000, time % 1_000_000);
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let fraction = match fraction {
-        0 => String::new(),
-        _ => format!(".{fraction:06}").trim_end_matches('0').to_owned(),
-    };
-    format!(
-        "{year:04}-{month:02}-{day:02}{between}{hours:02}:{minutes:02}:{seconds:02}{fraction}{zone}"
-    )
-}
-
-/// Returns year, month and day of a number of days since 1970-01-01.
-fn date(days: i64) -> (i64, i64, i64) {
-    // Counted in eras of 400 years that begin on a 1 March, so that the leap day is the last one of a year.
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (era * 400 + year + next_year, month, day)
+    let time = time_of_day(time);
+    format!("{year:04}-{month:02}-{day:02}{between}{time}{zone}")
 }
 
 #[cfg(test)]

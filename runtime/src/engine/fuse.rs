@@ -90,15 +90,8 @@ struct Writer<'a> {
     /// Where modules and instances are that were not fused.
     modules: HashMap<u32, u32>,
     late: HashMap<u32, u32>,
-    fused: Fused,
-}
-
-/// The instance of the fused module.
-enum Fused {
-    Missing,
-    /// What it imports is being written; asking for it now would make a circle.
-    Begun,
-    Written(u32),
+    /// The instance of the fused module.
+    fused: Option<u32>,
 }
 
 impl<'a> Writer<'a> {
@@ -110,7 +103,7 @@ impl<'a> Writer<'a> {
             items: HashMap::new(),
             modules: HashMap::new(),
             late: HashMap::new(),
-            fused: Fused::Missing,
+            fused: None,
         }
     }
 
@@ -245,11 +238,10 @@ impl<'a> Writer<'a> {
 
     /// Writes the fused module and its instance if they are missing; returns where the instance is.
     fn fused(&mut self) -> Result<u32, NotPlain> {
-        match self.fused {
-            Fused::Written(instance) => return Ok(instance),
-            Fused::Begun => return Err(NotPlain),
-            Fused::Missing => self.fused = Fused::Begun,
+        if let Some(instance) = self.fused {
+            return Ok(instance);
         }
+        // None of them needs an instance, so this makes no circle.
         let (module, imports) = self.plan.fused_module()?;
         let items: Vec<_> = imports
             .iter()
@@ -265,7 +257,7 @@ impl<'a> Writer<'a> {
         let exports = exports.map(|(name, item)| (name.as_str(), Kind::Func, item));
         let args = self.bundle(exports.collect());
         let instance = self.instantiate(module, &[(module::IMPORTS, args)]);
-        self.fused = Fused::Written(instance);
+        self.fused = Some(instance);
         Ok(instance)
     }
 

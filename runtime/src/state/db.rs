@@ -172,6 +172,16 @@ pub(super) fn check_work_id(id: &str) -> Result<(), DbError> {
     Ok(())
 }
 
+/// Refuses a batch of more statements than one may have.
+pub(super) fn check_batch(statements: &[(Statement, Want)]) -> Result<(), DbError> {
+    if statements.len() > BATCH_MAX {
+        return Err(DbError::TooLarge(format!(
+            "a batch has at most {BATCH_MAX} statements"
+        )));
+    }
+    Ok(())
+}
+
 /// Tells an engine that nobody waits for a batch any more. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct GivenUp(Arc<AtomicBool>);

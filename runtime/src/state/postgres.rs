@@ -20,8 +20,8 @@ pub use address::Address;
 
 use super::BoxFuture;
 use super::db::{
-    BATCH_MAX, Database, DbError, GivenUp, Isolation, RESULT_MAX, STATEMENT_TIME_MAX, Statement,
-    Step, Transaction, TxOptions, Want,
+    Database, DbError, GivenUp, Isolation, RESULT_MAX, STATEMENT_TIME_MAX, Statement, Step,
+    Transaction, TxOptions, Want, check_batch,
 };
 use connection::Fault;
 use futures_util::future::join;
@@ -111,10 +111,8 @@ impl Database for Postgres {
         options: TxOptions,
         given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
-        if statements.len() > BATCH_MAX {
-            return Box::pin(ready(Err(DbError::TooLarge(format!(
-                "a batch has at most {BATCH_MAX} statements"
-            )))));
+        if let Err(error) = check_batch(&statements) {
+            return Box::pin(ready(Err(error)));
         }
         let deadline = Instant::now() + options.timeout;
         Box::pin(async move {

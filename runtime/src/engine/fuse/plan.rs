@@ -43,6 +43,8 @@ pub(super) struct Plan<'a> {
     /// The modules that are fused, in the order of their instances, and which instance is of which.
     parts: Vec<Part<'a>>,
     part_of: HashMap<u32, usize>,
+    /// What each part imports.
+    links: Vec<Vec<Item<'a>>>,
     /// The modules of the other instances.
     late: HashMap<u32, Part<'a>>,
 }
@@ -141,12 +143,16 @@ impl<'a> Plan<'a> {
             if !used.insert(*module_index) {
                 return Err(NotPlain);
             }
-            if !started && !part.starts && self.links(number, &part)?.is_some() {
-                self.part_of.insert(number, self.parts.len());
-                self.parts.push(part);
-            } else {
-                started |= part.starts;
-                self.late.insert(number, part);
+            match self.links(number, &part)? {
+                Some(links) if !started && !part.starts => {
+                    self.part_of.insert(number, self.parts.len());
+                    self.parts.push(part);
+                    self.links.push(links);
+                }
+                _ => {
+                    started |= part.starts;
+                    self.late.insert(number, part);
+                }
             }
         }
         if self.parts.len() < 2 {
@@ -269,23 +275,24 @@ impl<'a> Plan<'a> {
     pub(super) fn fused_module(&self) -> Result<(Vec<u8>, Vec<Item<'a>>), NotPlain> {
         let mut imports: Vec<Item<'a>> = Vec::new();
         let mut links = Vec::new();
-        let mut instances: Vec<_> = self.part_of.iter().collect();
-        instances.sort_by_key(|(_, part)| **part);
-        for (instance, part) in instances {
-            let items = self.links(*instance, &self.parts[*part])?;
-            let link = |item: Item<'a>| match item {
-                Item::Fused { part, name, .. } => Ok(Link::Part { part, name }),
+        for items in &self.links {
+            let link = |item: &Item<'a>| match item {
+                Item::Fused { part, name, .. } => Ok(Link::Part { part: *part, name }),
                 canonical => {
-                    let known = imports.iter().position(|known| *known == canonical);
+                    let known = imports.iter().position(|known| known == canonical);
                     let number = known.unwrap_or_else(|| {
-                        imports.push(canonical);
+                        imports.push(canonical.clone());
                         imports.len() - 1
                     });
                     Ok(Link::Import(count(number)?))
                 }
             };
-            let items = items.ok_or(NotPlain)?.into_iter();
-            links.push(items.map(link).collect::<Result<Vec<_>, NotPlain>>()?);
+            links.push(
+                items
+                    .iter()
+                    .map(link)
+                    .collect::<Result<Vec<_>, NotPlain>>()?,
+            );
         }
         let exports = self.demanded()?;
         let exports = exports.iter().filter_map(|item| match item {

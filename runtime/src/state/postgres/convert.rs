@@ -4,6 +4,7 @@
 //! binary form. What has a type that `wrun:db` does not know is for `other` to turn into text.
 
 use crate::state::db::{DbError, VALUE_MAX, Value};
+use crate::state::text;
 use std::error::Error;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{Format, FromSql, IsNull, Kind, ToSql, Type};
@@ -75,7 +76,7 @@ impl<'a> Parameter<'a> {
             | Value::Time(text)
             | Value::Json(text)
             | Value::Other(_, text) => text.clone(),
-            Value::Uuid(high, low) => uuid_text(*high, *low),
+            Value::Uuid(high, low) => text::uuid(*high, *low),
             Value::Null | Value::Blob(_) => String::new(),
         }
     }
@@ -156,7 +157,7 @@ fn known(ty: &Type, raw: &[u8]) -> Result<Option<Value>, Box<dyn Error + Sync + 
         Type::BYTEA => Value::Blob(raw.to_vec()),
         Type::NUMERIC => numeric(raw)?,
         Type::DATE => date(i32::from_be_bytes(raw.try_into()?)),
-        Type::TIME => Value::Time(time_text(i64::from_be_bytes(raw.try_into()?))),
+        Type::TIME => Value::Time(text::time_of_day(i64::from_be_bytes(raw.try_into()?))),
         Type::TIMESTAMP | Type::TIMESTAMPTZ => {
             timestamp(ty.name(), i64::from_be_bytes(raw.try_into()?))
         }
@@ -214,7 +215,7 @@ fn date(days: i32) -> Value {
     let civil = match days {
         i32::MAX => Err("infinity"),
         i32::MIN => Err("-infinity"),
-        days => Ok(civil(i64::from(days) + EPOCH_DAYS)),
+        days => Ok(text::date(i64::from(days) + EPOCH_DAYS)),
     };
     match civil {
         Ok((year, month, day)) if (1..=9999).contains(&year) => {
@@ -239,37 +240,6 @@ fn timestamp(name: &str, micros: i64) -> Value {
         i64::MIN => Value::Other(name.into(), "-infinity".into()),
         _ => Value::TimestampUs(micros.saturating_add(EPOCH_US)),
     }
-}
-
-fn time_text(micros: i64) -> String {
-    let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let whole = format!("{hours:02}:{minutes:02}:{seconds:02}");
-    match fraction {
-        0 => whole,
-        _ => format!("{whole}.{fraction:06}")
-            .trim_end_matches('0')
-            .to_owned(),
-    }
-}
-
-/// Returns the year, month and day of a day since 1970-01-01.
-fn civil(days: i64) -> (i64, i64, i64) {
-    // Counted in eras of 400 years that begin in March, so that the leap day is the last one.
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
-}
-
-fn uuid_text(high: u64, low: u64) -> String {
-    let (first, second, third) = (high >> 32, high >> 16 & 0xffff, high & 0xffff);
-    let (fourth, fifth) = (low >> 48, low & 0xffff_ffff_ffff);
-    format!("{first:08x}-{second:04x}-{third:04x}-{fourth:04x}-{fifth:012x}")
 }
 
 /// The binary form of a value whose type only PostgreSQL knows.
@@ -359,14 +329,14 @@ mod tests {
             (86_399_500_000, "23:59:59.5"),
             (1, "00:00:00.000001"),
         ] {
-            assert_eq!(time_text(micros), expected);
+            assert_eq!(text::time_of_day(micros), expected);
         }
     }
 
     #[test]
     fn uuid_has_its_usual_form() {
         assert_eq!(
-            uuid_text(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210),
+            text::uuid(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210),
             "01234567-89ab-cdef-fedc-ba9876543210"
         );
     }

@@ -10,8 +10,8 @@ use super::work::{Manner, OneShot};
 use super::writer::{Job, Writer};
 use crate::state::BoxFuture;
 use crate::state::db::{
-    BATCH_MAX, Database, DbError, GivenUp, RESULT_MAX, Statement, Step, Transaction, TxOptions,
-    Want,
+    Database, DbError, GivenUp, RESULT_MAX, Statement, Step, Transaction, TxOptions, Want,
+    check_batch,
 };
 use std::future::ready;
 use tokio::sync::oneshot;
@@ -61,10 +61,8 @@ impl Database for Sqlite {
         options: TxOptions,
         given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
-        if statements.len() > BATCH_MAX {
-            return Box::pin(ready(Err(DbError::TooLarge(format!(
-                "a batch has at most {BATCH_MAX} statements"
-            )))));
+        if let Err(error) = check_batch(&statements) {
+            return Box::pin(ready(Err(error)));
         }
         let seems_to_read = statements
             .iter()
