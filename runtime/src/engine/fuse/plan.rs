@@ -287,12 +287,8 @@ impl<'a> Plan<'a> {
                     Ok(Link::Import(count(number)?))
                 }
             };
-            links.push(
-                items
-                    .iter()
-                    .map(link)
-                    .collect::<Result<Vec<_>, NotPlain>>()?,
-            );
+            let items = items.iter().map(link);
+            links.push(items.collect::<Result<Vec<_>, NotPlain>>()?);
         }
         let exports = self.demanded()?;
         let exports = exports.iter().filter_map(|item| match item {
