@@ -1,8 +1,10 @@
 //! A long run of requests, of which some trap and some are given up by their client: afterwards the workers hold as much as
 //! before.
 
+use crate::http1::Connection;
 use crate::process;
-use crate::server::Server;
+use crate::server::{Server, Worker};
+use crate::wait::SOON;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -15,21 +17,17 @@ const CLIENTS: u64 = 8;
 const FAULT_EVERY: u64 = 200;
 
 /// How often the workers are looked at.
-const SAMPLES: u64 = 40;
+const LOOKS: u64 = 20;
 
-/// The first part of a run, in which workers come to their size: one in so many samples.
+/// The first part of a run, in which workers come to their size: one in so many looks.
 const WARM_UP: usize = 4;
-
-/// Neighbouring samples of which the lowest counts: a request that is being answered, and the 32 MiB that one given up may hold
-/// at that moment, are no drift, while what stays is in every one of them.
-const WINDOW: usize = 5;
 
 /// What may be gained or lost from there to the end: of memory in proportion, and of descriptors.
 const MEMORY_DRIFT_MAX: f64 = 0.02;
 const MEMORY_DRIFT_MIN: f64 = (4 << 20) as f64;
 const DESCRIPTOR_DRIFT_MAX: f64 = 3.0;
 
-/// What the workers held at one time.
+/// What the workers held while they had nothing to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// Requests until then.
@@ -64,90 +62,104 @@ pub struct Report {
 /// If the server refuses a connection.
 pub fn run(server: &Server, requests: u64) -> Report {
     let pids: Vec<i32> = server.workers().iter().map(|worker| worker.pid).collect();
-    let (sent, wrong) = (AtomicU64::new(0), AtomicU64::new(0));
+    let load = Load {
+        server,
+        sent: AtomicU64::new(0),
+        answered: AtomicU64::new(0),
+        wrong: AtomicU64::new(0),
+    };
     let start = Instant::now();
-    let samples = thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| client(server, requests, &sent, &wrong));
-        }
-        sample(&pids, requests, &sent)
-    });
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let mut samples = Vec::new();
+    for look in 1..=LOOKS {
+        let until = requests * look / LOOKS;
+        thread::scope(|scope| {
+            for client in &mut clients {
+                scope.spawn(|| load.send(client, until));
+            }
+        });
+        load.wait_until_idle();
+        samples.push(look_at(&pids, until));
+    }
     let after = server.workers();
     let replaced = after.iter().filter(|worker| !pids.contains(&worker.pid));
     Report {
         requests,
         traps: requests / FAULT_EVERY,
         aborts: requests / FAULT_EVERY,
-        wrong: wrong.into_inner(),
+        wrong: load.wrong.into_inner(),
         restarts: replaced.count() as u64,
         took: start.elapsed(),
         samples,
     }
 }
 
-fn client(server: &Server, requests: u64, sent: &AtomicU64, wrong: &AtomicU64) {
-    let mut connection = server.connect();
-    loop {
-        let number = sent.fetch_add(1, Ordering::Relaxed);
-        if number >= requests {
-            return;
-        }
-        match number % FAULT_EVERY {
-            1 => {
-                connection.send_head("GET", "/hold", &[]);
-                connection = server.connect();
-                continue;
-            }
-            2 => connection.send_head("GET", "/unreachable", &[]),
-            _ => connection.send_head("GET", "/", &[]),
-        }
-        let expected = if number % FAULT_EVERY == 2 { 500 } else { 200 };
-        match connection.try_response() {
-            Ok(response) if response.status == expected => {
-                if response.closes() {
-                    connection = server.connect();
+/// What all clients send together.
+struct Load<'a> {
+    server: &'a Server,
+    sent: AtomicU64,
+    answered: AtomicU64,
+    wrong: AtomicU64,
+}
+
+impl Load<'_> {
+    /// Sends requests until all clients together have sent so many.
+    fn send(&self, connection: &mut Connection, until: u64) {
+        let next = |sent: u64| (sent < until).then_some(sent + 1);
+        while let Ok(number) = self
+            .sent
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        {
+            let (path, expected) = match number % FAULT_EVERY {
+                1 => {
+                    connection.send_head("GET", "/hold", &[]);
+                    *connection = self.server.connect();
+                    continue;
                 }
-            }
-            _ => {
-                wrong.fetch_add(1, Ordering::Relaxed);
-                connection = server.connect();
+                2 => ("/unreachable", 500),
+                _ => ("/", 200),
+            };
+            connection.send_head("GET", path, &[]);
+            let response = connection.try_response();
+            let right = matches!(&response, Ok(response) if response.status == expected);
+            let counted = if right { &self.answered } else { &self.wrong };
+            counted.fetch_add(1, Ordering::Relaxed);
+            let open = response.is_ok_and(|response| !response.closes());
+            if !open {
+                *connection = self.server.connect();
             }
         }
+    }
+
+    /// Waits until the workers say that they have answered everything, and have given up what nobody waits for: such a request
+    /// may hold 32 MiB and a descriptor, which are no drift. Wrong answers are a fault anyway, and need no exact count.
+    fn wait_until_idle(&self) {
+        let answered = self.answered.load(Ordering::Relaxed);
+        let what = format!("{answered} requests answered, and nothing left to do");
+        self.server.when(&what, SOON, |workers| {
+            let sum = |of: fn(&Worker) -> u64| workers.iter().map(of).sum::<u64>();
+            sum(|worker| worker.in_flight) == 0
+                && sum(|worker| worker.connections) == CLIENTS
+                && (sum(|worker| worker.requests) >= answered)
+        });
     }
 }
 
-/// Looks at the workers in regular steps until all requests are sent.
-fn sample(pids: &[i32], requests: u64, sent: &AtomicU64) -> Vec<Sample> {
-    let mut samples = Vec::new();
-    for step in 1..=SAMPLES {
-        let until = requests * step / SAMPLES;
-        let sent = || sent.load(Ordering::Relaxed);
-        while sent() < until {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let alive = pids.iter().filter(|pid| process::alive(**pid));
-        let (mut descriptors, mut rss_bytes) = (0, 0);
-        for pid in alive {
-            descriptors += process::descriptors(*pid) as u64;
-            rss_bytes += process::rss_bytes(*pid);
-        }
-        samples.push(Sample {
-            requests: sent(),
-            descriptors,
-            rss_bytes,
-        });
+fn look_at(pids: &[i32], requests: u64) -> Sample {
+    let alive = || pids.iter().copied().filter(|pid| process::alive(*pid));
+    Sample {
+        requests,
+        descriptors: alive().map(|pid| process::descriptors(pid) as u64).sum(),
+        rss_bytes: alive().map(process::rss_bytes).sum(),
     }
-    samples
 }
 
 impl Report {
-    /// Returns what the workers gained from the end of the warm-up to the end, by the line that fits best what they never fell
-    /// below.
+    /// Returns what the workers gained from the end of the warm-up to the end, by the line that fits best.
     fn drift(&self, of: impl Fn(&Sample) -> u64) -> f64 {
         let samples = &self.samples[self.samples.len() / WARM_UP..];
         let (xs, ys): (Vec<f64>, Vec<f64>) = samples
-            .chunks(WINDOW)
-            .filter_map(|window| window.iter().min_by_key(|sample| of(sample)))
+            .iter()
             .map(|sample| (sample.requests as f64, of(sample) as f64))
             .unzip();
         let count = xs.len() as f64;

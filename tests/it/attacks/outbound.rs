@@ -177,7 +177,9 @@ fn server_that_never_answers_or_never_ends_costs_its_guest_the_time_that_it_has(
     let upstream = Upstream::start();
     let launch = serve("attack_outbound")
         .flag("--timeout", "2s")
-        .flag("--cpu", "1s");
+        .flag("--cpu", "1s")
+        // A quick machine reads the default, 1 GiB, in less time than the guest has.
+        .flag("--outbound-response-body", "1TiB");
     let target = Target::start(launch.flag("--allow-outbound", upstream.url()));
     let to = format!("127.0.0.1:{}", upstream.port());
     let answer = send(&target, &to, "path=/silent&first_byte_ms=100");
