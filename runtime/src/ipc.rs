@@ -28,6 +28,12 @@ pub enum ToWorker {
     /// Show browsers this page of HTML in place of what they navigate to, or no longer. Only in a server that
     /// `wrun dev` started.
     ShowError(Option<String>),
+    /// Close so many connections, each after an answer, so that their clients come to workers that have less to do. Holds until
+    /// the next heartbeat.
+    Release {
+        /// At least 1.
+        connections: u64,
+    },
 }
 
 /// What a worker tells the supervisor.
@@ -102,6 +108,8 @@ pub struct Vitals {
     pub in_flight: u64,
     /// Open connections.
     pub connections: u64,
+    /// For how much of the time since the last heartbeat its event loop had something to do, in percent.
+    pub busy: u8,
 }
 
 /// What a `wrun` command asks of a running server.

@@ -3,6 +3,7 @@
 //! Single-threaded on purpose: `fork` is safe only while no other thread exists. It waits for one thing after the other
 //! in a poll loop, starts no runtime, never reads a component or a request, and leaves every decision to `policy.rs`.
 
+mod balance;
 mod control;
 mod deploy;
 mod dev;
@@ -169,7 +170,10 @@ impl<'a> Supervisor<'a> {
                     self.take_signal(signal, now);
                 }
             }
-            Source::WorkerChannel(id) => self.listen_to(id, MESSAGES_AT_ONCE, now),
+            Source::WorkerChannel(id) => {
+                self.listen_to(id, MESSAGES_AT_ONCE, now);
+                self.even_out(id);
+            }
             Source::WorkerEnd(id) => self.reap(id, now),
             Source::StateChannel => self.listen_to_state(MESSAGES_AT_ONCE, now),
             Source::StateEnd => self.reap_state(now),
@@ -345,14 +349,7 @@ impl<'a> Supervisor<'a> {
                 }
                 self.notify.ready("serving, the last reload failed");
             }
-            Action::Degraded(true) => {
-                tracing::error!("workers keep dying, restarts are slowed down");
-                self.notify.status("degraded: workers keep dying");
-            }
-            Action::Degraded(false) => {
-                tracing::info!("workers have stopped dying");
-                self.notify.status("serving");
-            }
+            Action::Degraded(degraded) => self.announce_degraded(degraded),
             Action::Stopping => {
                 tracing::info!("stopping");
                 self.notify.stopping();

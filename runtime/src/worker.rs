@@ -16,6 +16,7 @@ mod framing;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod gate;
+mod occupation;
 mod pace;
 mod request_body;
 mod request_id;
@@ -34,6 +35,7 @@ use admission::Admission;
 use consume::Consumers;
 use drain::Drain;
 use error_page::ErrorPage;
+use occupation::Occupation;
 use request_id::RequestIds;
 use std::io;
 use std::net::TcpListener;
@@ -82,6 +84,8 @@ struct Worker {
     drain: Drain,
     ids: RequestIds,
     requests: AtomicU64,
+    /// Connections that it is to part with until the next heartbeat.
+    surplus: AtomicU64,
     /// Batches of messages that are being handled.
     batches: AtomicUsize,
     connections: AtomicUsize,
@@ -94,12 +98,20 @@ impl Worker {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Tells whether it is to part with a connection, once for each.
+    fn parts_with_one(&self) -> bool {
+        let take = |surplus: u64| surplus.checked_sub(1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.surplus.fetch_update(set, fetch, take).is_ok()
+    }
+
     fn vitals(&self) -> Vitals {
         let in_flight = self.admission.in_flight() + self.batches.load(Ordering::Relaxed);
         Vitals {
             requests: self.requests.load(Ordering::Relaxed),
             in_flight: in_flight as u64,
             connections: self.connections.load(Ordering::Relaxed) as u64,
+            busy: 0,
         }
     }
 }
@@ -197,6 +209,7 @@ async fn start(
         drain: Drain::new(),
         ids,
         requests: AtomicU64::new(0),
+        surplus: AtomicU64::new(0),
         batches: AtomicUsize::new(0),
         connections: AtomicUsize::new(0),
         connection_ended: Notify::new(),
@@ -223,6 +236,7 @@ fn needs(config: &Config, listeners: &[TcpListener], state: Option<&Path>) -> Ne
 async fn follow(channel: &AsyncFd<Channel>, worker: &Worker, mut consumers: Consumers) -> ExitCode {
     let mut heartbeat = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut occupation = Occupation::start();
     let mut draining = None;
     loop {
         let drained = async {
@@ -234,8 +248,10 @@ async fn follow(channel: &AsyncFd<Channel>, worker: &Worker, mut consumers: Cons
         let message = tokio::select! {
             () = drained => return ExitCode::Ok,
             _ = heartbeat.tick() => {
+                worker.surplus.store(0, Ordering::Relaxed);
+                let vitals = Vitals { busy: occupation.percent(), ..worker.vitals() };
                 // A supervisor that does not read now may read later; one that is gone ends the stream below.
-                let _ = channel.get_ref().send(&ToSupervisor::Heartbeat(worker.vitals()));
+                let _ = channel.get_ref().send(&ToSupervisor::Heartbeat(vitals));
                 continue;
             }
             message = receive(channel) => message,
@@ -255,6 +271,9 @@ async fn follow(channel: &AsyncFd<Channel>, worker: &Worker, mut consumers: Cons
                 if let Some(error_page) = &worker.error_page {
                     error_page.set(page);
                 }
+            }
+            Ok(Some(ToWorker::Release { connections })) => {
+                worker.surplus.store(connections, Ordering::Relaxed);
             }
             // Without a supervisor there is nobody to answer to, and a new one may want the port.
             Ok(None) => return ExitCode::Ok,

@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod bad_input;
+mod balance;
 mod bench;
 mod budget;
 mod build;

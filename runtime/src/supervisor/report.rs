@@ -61,6 +61,17 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Says that workers keep dying, or no longer.
+    pub(super) fn announce_degraded(&self, degraded: bool) {
+        if degraded {
+            tracing::error!("workers keep dying, restarts are slowed down");
+            self.notify.status("degraded: workers keep dying");
+        } else {
+            tracing::info!("workers have stopped dying");
+            self.notify.status("serving");
+        }
+    }
+
     /// Says that a generation serves; the first time with the line that scripts wait for.
     pub(super) fn announce(&self, generation: u64, workers: usize, is_first: bool) {
         if is_first {

@@ -313,6 +313,7 @@ impl Shared {
         self.worker.drain.is_retiring()
             || self.activity.begun() >= u64::from(limits.connection_requests)
             || self.opened.elapsed() >= limits.connection_age
+            || self.worker.parts_with_one()
     }
 
     /// Waits until an HTTP/2 connection has had its share. Requests are counted when one begins, so its limit is looked at

@@ -115,7 +115,7 @@ impl Worker {
         matches!(self.phase, Phase::Starting { .. } | Phase::Ready)
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    pub(in super::super) fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
     }
 
