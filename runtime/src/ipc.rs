@@ -110,6 +110,8 @@ pub struct Vitals {
     pub connections: u64,
     /// For how much of the time since the last heartbeat its event loop had something to do, in percent.
     pub busy: u8,
+    /// Requests answered since the last heartbeat.
+    pub recent: u64,
 }
 
 /// What a `wrun` command asks of a running server.

@@ -111,7 +111,7 @@ impl Worker {
             requests: self.requests.load(Ordering::Relaxed),
             in_flight: in_flight as u64,
             connections: self.connections.load(Ordering::Relaxed) as u64,
-            busy: 0,
+            ..Vitals::default()
         }
     }
 }
@@ -249,7 +249,7 @@ async fn follow(channel: &AsyncFd<Channel>, worker: &Worker, mut consumers: Cons
             () = drained => return ExitCode::Ok,
             _ = heartbeat.tick() => {
                 worker.surplus.store(0, Ordering::Relaxed);
-                let vitals = Vitals { busy: occupation.percent(), ..worker.vitals() };
+                let vitals = occupation.complete(worker.vitals());
                 // A supervisor that does not read now may read later; one that is gone ends the stream below.
                 let _ = channel.get_ref().send(&ToSupervisor::Heartbeat(vitals));
                 continue;

@@ -11,7 +11,7 @@ use crate::ipc::{ToWorker, Vitals};
 /// From how busy on a worker parts with connections, in percent: below that, nobody waits for another.
 const BUSY_MIN: u8 = 75;
 
-/// By how much another worker must be less busy: where all have as much to do, counts alone say nothing.
+/// By how much another worker must be less busy, in percent, to be of help.
 const BUSY_LESS: u8 = 5;
 
 impl Supervisor<'_> {
@@ -30,24 +30,30 @@ impl Supervisor<'_> {
     }
 }
 
-/// Returns how many connections a worker has beyond its share, if it is busy, has far more than that, and another one is less
-/// busy.
+/// Returns how many connections a busy worker has beyond its share, if that is many, and another one would serve them better.
 fn surplus(mine: Vitals, others: impl Iterator<Item = Vitals>) -> u64 {
-    let (mut workers, mut connections, mut idlest) = (1, mine.connections, u8::MAX);
+    let (mut workers, mut connections, mut helps) = (1, mine.connections, false);
     for other in others {
         workers += 1;
         // A worker may claim what it likes.
         connections = connections.saturating_add(other.connections);
-        idlest = idlest.min(other.busy);
+        helps |= serves_better(other, mine);
     }
     let share = connections.div_ceil(workers);
     let far_more = mine.connections > share + share / 4 + 1;
-    let helps = mine.busy >= BUSY_MIN && idlest.saturating_add(BUSY_LESS) <= mine.busy;
-    if far_more && helps {
+    if far_more && helps && mine.busy >= BUSY_MIN {
         mine.connections - share
     } else {
         0
     }
+}
+
+/// Tells whether a worker has less to do than `mine`, or, if both have no rest, answers a quarter more requests for each of its
+/// connections: one with few connections may well be the one that has heavy work.
+fn serves_better(other: Vitals, mine: Vitals) -> bool {
+    let per_connection = |worker: Vitals| worker.recent as f64 / worker.connections.max(1) as f64;
+    other.busy.saturating_add(BUSY_LESS) <= mine.busy
+        || per_connection(other) > 1.25 * per_connection(mine)
 }
 
 #[cfg(test)]
@@ -58,6 +64,7 @@ mod tests {
         Vitals {
             connections,
             busy,
+            recent: 100,
             ..Vitals::default()
         }
     }
@@ -70,6 +77,8 @@ mod tests {
     fn busy_worker_parts_with_what_is_beyond_its_share() {
         assert_eq!(surplus_of(worker(32, 100), &[worker(0, 0)]), 16);
         assert_eq!(surplus_of(worker(30, 90), &[worker(2, 60)]), 14);
+        // Both have no rest, but clients of the other one wait less.
+        assert_eq!(surplus_of(worker(24, 100), &[worker(8, 100)]), 8);
         let others = [worker(5, 90), worker(0, 0), worker(7, 80)];
         assert_eq!(surplus_of(worker(40, 100), &others), 27);
     }
@@ -81,7 +90,11 @@ mod tests {
         // Nobody waits.
         kept(worker(32, 74), worker(0, 0));
         // The other one has as much to do with fewer.
-        kept(worker(32, 100), worker(2, 96));
+        let heavy = Vitals {
+            recent: 5,
+            ..worker(2, 96)
+        };
+        kept(worker(32, 100), heavy);
         // The difference is small, or the other way round.
         kept(worker(21, 100), worker(11, 50));
         kept(worker(1, 100), worker(0, 0));
