@@ -28,7 +28,7 @@ pub enum ToWorker {
     /// Show browsers this page of HTML in place of what they navigate to, or no longer. Only in a server that
     /// `wrun dev` started.
     ShowError(Option<String>),
-    /// Close so many connections, each after an answer, so that their clients come to workers that have less to do. Holds until
+    /// Close so many HTTP/1.1 connections, each after an answer, so that their clients come to workers that have less to do. Holds until
     /// the next heartbeat.
     Release {
         /// At least 1.

@@ -186,7 +186,8 @@ async fn answer(
         },
     };
     let (mut head, inner) = response.into_parts();
-    let close = version < Version::HTTP_2 && (close || shared.is_worn_out());
+    let close =
+        version < Version::HTTP_2 && (close || shared.is_worn_out() || worker.parts_with_one());
     complete(&mut head.headers, &id, close);
     if let Some(access) = &mut access {
         access.status = head.status;
@@ -313,7 +314,6 @@ impl Shared {
         self.worker.drain.is_retiring()
             || self.activity.begun() >= u64::from(limits.connection_requests)
             || self.opened.elapsed() >= limits.connection_age
-            || self.worker.parts_with_one()
     }
 
     /// Waits until an HTTP/2 connection has had its share. Requests are counted when one begins, so its limit is looked at
