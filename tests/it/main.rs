@@ -40,6 +40,7 @@ mod outbound;
 mod overload;
 mod payments;
 mod postgres;
+mod postgres_network;
 mod processes;
 mod python;
 mod queue;

@@ -29,6 +29,7 @@ pub mod overload;
 pub mod postgres;
 pub mod process;
 pub mod project;
+pub mod proxy;
 pub mod queue_history;
 mod random;
 pub mod response;
