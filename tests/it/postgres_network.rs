@@ -34,8 +34,8 @@ fn shop() -> Option<Shop> {
 
 const SALE: Sale = Sale {
     way: Way::Db,
-    stock: 60,
-    buyers: 100,
+    stock: 40,
+    buyers: 60,
     victims: Victims::Nobody,
 };
 
@@ -65,7 +65,7 @@ impl Shop {
 fn sale_is_exact_while_the_way_to_the_server_is_slow_silent_and_cut() {
     let Some(shop) = shop() else { return };
     // A transaction takes five ways there and back: the sale takes seconds, however quick the machine is.
-    let slow = Weather::Slow(Duration::from_millis(5));
+    let slow = Weather::Slow(Duration::from_millis(3));
     shop.proxy.be(slow);
     let report = thread::scope(|scope| {
         let sale = scope.spawn(|| SALE.hold(&shop.server));
