@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -89,11 +90,13 @@ pub enum StateReport {
     Heartbeat(StateVitals),
 }
 
-/// What the state process counts about itself.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+/// What the state process knows of itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StateVitals {
     /// Connections of workers and of `wrun` commands.
     pub sessions: u64,
+    /// The servers that labels are bound to: for each such as `db.default` why it cannot be reached, if it cannot.
+    pub bound: BTreeMap<String, Option<String>>,
 }
 
 /// How often a worker, or the state process, says that it is alive, in milliseconds.
@@ -156,6 +159,8 @@ pub struct Processes {
     pub supervisor: SupervisorStatus,
     /// The state process; `None` if nothing is shared.
     pub state: Option<StateStatus>,
+    /// The labels that are bound to a server, by name.
+    pub bindings: Vec<BindingStatus>,
     /// One per worker process, also those that start or drain; by slot, then generation.
     pub workers: Vec<WorkerStatus>,
 }
@@ -194,6 +199,21 @@ pub struct StateStatus {
     pub rss_bytes: u64,
     /// Seconds since it was started.
     pub uptime_s: u64,
+}
+
+/// A label that is bound to a server, in [`Processes`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BindingStatus {
+    /// Its kind and label: `db.default`.
+    pub name: String,
+    /// The kind of the server: `postgres`.
+    pub backend: String,
+    /// Its URL, without user, password and parameters.
+    pub url: String,
+    /// Whether it can be reached; `None` while there is no state process that knows.
+    pub reachable: Option<bool>,
+    /// Why it cannot.
+    pub why: Option<String>,
 }
 
 /// One worker in [`Processes`].

@@ -2,12 +2,13 @@
 //! gets to know its password.
 
 use crate::{serve, wrun};
+use serde_json::Value;
 use std::fs;
 use wrun_tests::guests::example;
 use wrun_tests::murder::Victims;
 use wrun_tests::postgres::Postgres;
 use wrun_tests::sale::{Report, Sale, Way};
-use wrun_tests::{Launch, SOON, eventually, folder};
+use wrun_tests::{Launch, Outcome, SOON, eventually, folder};
 
 const PASSWORD: &str = "s3cret-and-long";
 
@@ -109,6 +110,127 @@ fn server_that_is_away_at_the_start_is_said_to_be() {
     let launch = serve("state_db").flag("--db", "default");
     let outcome = launch.flag("--bind", format!("db.default={url}")).fail();
     outcome.fails_after_its_log_with(69, &["database default", "refused", "db.default"]);
+    postgres.start_again();
+}
+
+#[test]
+fn ps_says_where_a_label_is_and_whether_it_can_be_reached_without_anybody_asking_for_it() {
+    let Some(mut postgres) = postgres() else {
+        return;
+    };
+    let launch = wrun().serve(example("inventory")).workers(1);
+    let server = launch
+        .env("WRUN_BIND_DB_DEFAULT", with_password(&postgres))
+        .start();
+    let becomes = |reachable: bool| {
+        eventually("ps knows", SOON, || {
+            let ps = server.ps();
+            let binding = &ps["bindings"][0];
+            (binding["reachable"] == reachable).then(|| binding.clone())
+        })
+    };
+    let place = format!("postgres://127.0.0.1:{}/shop", postgres.port());
+    let here = becomes(true);
+    assert_eq!(here["name"], "db.default");
+    assert_eq!(
+        (&here["backend"], &here["url"]),
+        (&"postgres".into(), &Value::from(&*place))
+    );
+    postgres.stop();
+    let away = becomes(false);
+    assert!(away["why"].as_str().unwrap().contains("refused"), "{away}");
+    let told = server.control(["ps"]).stdout;
+    let line = format!("db.default is at {place}, away: ");
+    assert!(told.contains(&line), "{told}");
+    postgres.start_again();
+    becomes(true);
+    // Where it is, and not how to get in.
+    assert!(!told.contains(PASSWORD) && !server.ps().to_string().contains(PASSWORD));
+    assert_eq!(server.get("/stats").status, 200);
+}
+
+/// Returns what `wrun doctor` finds of this URL.
+fn doctor(url: &str) -> (Option<i32>, Value) {
+    let here = folder();
+    let mut command = wrun().command();
+    command.args(["doctor", "--json", "--db", "default"]);
+    command
+        .env("WRUN_BIND_DB_DEFAULT", url)
+        .current_dir(here.path());
+    let outcome: Outcome = command.output().expect("wrun can be run").into();
+    assert!(!outcome.stdout.contains(PASSWORD), "{}", outcome.stdout);
+    let report = serde_json::from_str(&outcome.stdout).expect("it prints JSON");
+    (outcome.code, report)
+}
+
+#[test]
+fn doctor_tries_a_binding_and_says_what_weakens_a_promise() {
+    let Some(mut postgres) = postgres() else {
+        return;
+    };
+    let (code, report) = doctor(&with_password(&postgres));
+    let status = |report: &Value, name: &str| {
+        let findings = report["findings"].as_array().expect("a list");
+        let found = findings.iter().find(|finding| finding["name"] == name);
+        found
+            .unwrap_or_else(|| panic!("no {name}: {report}"))
+            .clone()
+    };
+    assert_eq!(code, Some(0), "{report}");
+    let server = status(&report, "db.default");
+    assert_eq!(server["status"], "ok");
+    assert!(
+        server["found"]
+            .as_str()
+            .unwrap()
+            .starts_with("PostgreSQL 1"),
+        "{server}"
+    );
+    assert_eq!(status(&report, "db.default durability")["status"], "ok");
+    let isolation = status(&report, "db.default isolation");
+    assert!(
+        isolation["found"]
+            .as_str()
+            .unwrap()
+            .contains("serializable"),
+        "{isolation}"
+    );
+    assert_eq!(
+        status(&report, "db.default TLS")["found"],
+        "none, on this machine"
+    );
+
+    postgres.query("shop", "ALTER DATABASE shop SET synchronous_commit = off");
+    postgres.encrypt();
+    let (code, report) = doctor(&with_password(&postgres));
+    let weak = status(&report, "db.default durability");
+    assert_eq!(
+        (code, &weak["status"]),
+        (Some(0), &"off".into()),
+        "{report}"
+    );
+    assert!(
+        weak["next"]
+            .as_str()
+            .unwrap()
+            .contains("synchronous_commit"),
+        "{weak}"
+    );
+    let tls = status(&report, "db.default TLS");
+    assert_eq!(tls["found"], "TLSv1.3");
+
+    postgres.stop();
+    let (code, report) = doctor(&with_password(&postgres));
+    let away = status(&report, "db.default");
+    assert_eq!(
+        (code, &away["status"]),
+        (Some(69), &"missing".into()),
+        "{report}"
+    );
+    assert!(
+        away["found"].as_str().unwrap().contains("refused"),
+        "{away}"
+    );
     postgres.start_again();
 }
 

@@ -4,7 +4,9 @@ use super::print::print_as;
 use super::table::{bytes, seconds, table};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use crate::ipc::{Channel, ControlReply, ControlRequest, Processes, StateStatus, WorkerStatus};
+use crate::ipc::{
+    BindingStatus, Channel, ControlReply, ControlRequest, Processes, StateStatus, WorkerStatus,
+};
 use crate::state_folder;
 use serde::Serialize;
 use std::path::Path;
@@ -100,6 +102,7 @@ fn overview(processes: &Processes) -> String {
         seconds(supervisor.uptime_s),
     );
     text.extend(processes.state.as_ref().map(state_line));
+    text.extend(processes.bindings.iter().map(binding_line));
     let header = "SLOT PID GENERATION STATE REQUESTS IN-FLIGHT CONNECTIONS RESTARTS MEMORY UPTIME";
     let header: Vec<&str> = header.split(' ').collect();
     text.push('\n');
@@ -116,6 +119,16 @@ fn state_line(state: &StateStatus) -> String {
         bytes(state.rss_bytes),
         seconds(state.uptime_s),
     )
+}
+
+fn binding_line(binding: &BindingStatus) -> String {
+    let how = match (binding.reachable, &binding.why) {
+        (Some(true), _) => "reachable".to_owned(),
+        (Some(false), Some(why)) => format!("away: {why}"),
+        (Some(false), None) => "away".to_owned(),
+        (None, _) => "not known to be reachable".to_owned(),
+    };
+    format!("{} is at {}, {how}\n", binding.name, binding.url)
 }
 
 fn row(worker: &WorkerStatus) -> Vec<String> {
@@ -169,9 +182,17 @@ mod tests {
             rss_bytes: 5 << 20,
             uptime_s: 3,
         };
+        let away = BindingStatus {
+            name: "db.default".into(),
+            backend: "postgres".into(),
+            url: "postgres://db/shop".into(),
+            reachable: Some(false),
+            why: Some("it does not answer".into()),
+        };
         let text = overview(&Processes {
             supervisor,
             state: Some(state),
+            bindings: vec![away],
             workers: vec![worker],
         });
         let lines: Vec<&str> = text.lines().collect();
@@ -185,10 +206,14 @@ mod tests {
             "state process 8, ready, restarts 1, memory 5.0 MiB, up 3s"
         );
         assert_eq!(
-            lines[4].find("REQUESTS"),
-            lines[5].find("12345678901"),
+            lines[3],
+            "db.default is at postgres://db/shop, away: it does not answer"
+        );
+        assert_eq!(
+            lines[5].find("REQUESTS"),
+            lines[6].find("12345678901"),
             "{text}"
         );
-        assert_eq!(lines[4].find("MEMORY"), lines[5].find("3.0 MiB"), "{text}");
+        assert_eq!(lines[5].find("MEMORY"), lines[6].find("3.0 MiB"), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Looks, and changes nothing: what it makes to time the disk it removes again. Each group of things to look at is a file.
 
+mod bindings;
 mod confinement;
 mod disk;
 mod system;
@@ -9,11 +10,12 @@ mod tools;
 
 use super::JsonArgs;
 use super::print::print_as;
-use crate::config::{Config, ServeArgs, sandbox};
+use crate::config::shared::SharedKeys;
+use crate::config::{BindingArgs, Config, ServeArgs, Shared, SharedArgs, sandbox};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
@@ -23,6 +25,12 @@ pub(super) struct DoctorArgs {
     /// The server's state folder [default: the one that `wrun serve PATH` would use]
     #[arg(short, long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// What guests may share
+    #[command(flatten)]
+    shared: SharedArgs,
+    /// Where it is kept
+    #[command(flatten)]
+    bindings: BindingArgs,
     #[command(flatten)]
     json: JsonArgs,
 }
@@ -81,6 +89,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         system::look(),
         confinement::look(&settings.sandbox),
         disk::look(&settings.state),
+        bindings::look(&args.bindings, &settings.shared),
         tools::look(),
     ]
     .into_iter()
@@ -103,6 +112,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
 struct Settings {
     state: PathBuf,
     sandbox: sandbox::Sandbox,
+    shared: Shared,
 }
 
 impl Settings {
@@ -111,16 +121,21 @@ impl Settings {
         let serve = ServeArgs {
             path: args.path.clone(),
             state: args.state.clone(),
+            shared: args.shared.clone(),
             ..ServeArgs::default()
         };
         match Config::load(&serve) {
             Ok(config) => Self {
                 state: config.state.path,
                 sandbox: config.sandbox,
+                shared: config.shared,
             },
             Err(_) => Self {
                 state: args.state.clone().unwrap_or_else(|| ".wrun".into()),
                 sandbox: sandbox::Sandbox::default(),
+                // Flags alone grant something without an application.
+                shared: Shared::merge(&args.shared, SharedKeys::default(), Path::new("."))
+                    .unwrap_or_default(),
             },
         }
     }
@@ -128,6 +143,8 @@ impl Settings {
 
 fn text(report: &Report) -> String {
     let mut text = String::new();
+    let names = report.findings.iter().map(|it| it.name.chars().count());
+    let width = names.max().unwrap_or(0).max(18) + 2;
     for finding in &report.findings {
         let status = match finding.status {
             Status::Ok => "ok",
@@ -136,11 +153,11 @@ fn text(report: &Report) -> String {
             Status::Info => "-",
         };
         text.push_str(&format!(
-            "{status:<9}{:<20}{}\n",
+            "{status:<9}{:<width$}{}\n",
             finding.name, finding.found
         ));
         if let Some(next) = &finding.next {
-            text.push_str(&format!("{:<29}next: {next}\n", ""));
+            text.push_str(&format!("{:<9}{:<width$}next: {next}\n", "", ""));
         }
     }
     text.push_str(match report.ok {

@@ -102,6 +102,13 @@ impl Bindings {
         self.0.is_empty()
     }
 
+    /// Returns the names of what is bound, such as `db.default`, and where it is.
+    pub fn list(&self) -> impl Iterator<Item = (String, &Bound)> {
+        let named = |(label, binding): (&String, _)| (format!("db.{label}"), binding);
+        let all = self.0.iter().map(named);
+        all.map(|(name, binding): (_, &Binding)| (name, &binding.bound))
+    }
+
     /// Notes at each database where it is.
     pub fn apply(&self, shared: &mut Shared) {
         for (label, database) in &mut shared.databases {

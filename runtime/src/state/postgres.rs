@@ -7,16 +7,19 @@ mod address;
 mod connection;
 mod convert;
 mod error;
+mod inspect;
 mod migrate;
 mod pool;
 mod tls;
 mod tokens;
 mod transaction;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use address::Address;
+pub use inspect::{Inspection, inspect};
 
 use super::BoxFuture;
 use super::db::{
@@ -60,6 +63,11 @@ impl Postgres {
         Self {
             pool: Pool::new(label.to_owned(), address),
         }
+    }
+
+    /// Says why the server cannot be reached, if it cannot.
+    pub fn why_away(&self) -> Option<String> {
+        self.pool.why_away()
     }
 
     /// Ends its connections. What is under way is rolled back by the server.

@@ -176,7 +176,7 @@ impl Server {
             mut fatal,
         } = self;
         let sessions = reception.sessions.clone();
-        let beat = tokio::task::spawn_local(beat(channel.clone(), sessions.clone()));
+        let beat = tokio::task::spawn_local(beat(channel.clone(), reception.clone()));
         let mut open = JoinSet::new();
         let end = tokio::select! {
             end = follow(&channel, &reception.stores, configurator) => end,
@@ -266,13 +266,14 @@ async fn carry_out(
 }
 
 /// Gives signs of life for as long as it is polled.
-async fn beat(channel: Rc<AsyncFd<Channel>>, sessions: Rc<Sessions>) {
+async fn beat(channel: Rc<AsyncFd<Channel>>, reception: Rc<Reception>) {
     let mut interval = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let vitals = StateVitals {
-            sessions: sessions.len() as u64,
+            sessions: reception.sessions.len() as u64,
+            bound: reception.stores.bound_status(),
         };
         // A supervisor that does not read now may read later.
         let _ = channel.get_ref().send(&StateReport::Heartbeat(vitals));

@@ -4,8 +4,8 @@ use super::Supervisor;
 use super::deploy::Deployment;
 use super::policy::WorkerId;
 use super::process::Ending;
-use crate::config::shared::Database;
-use crate::ipc::{Processes, StateStatus, SupervisorStatus, WorkerStatus};
+use crate::config::shared::{Bound, Database};
+use crate::ipc::{BindingStatus, Processes, StateStatus, SupervisorStatus, WorkerStatus};
 use crate::log;
 use std::time::Instant;
 
@@ -57,6 +57,7 @@ impl Supervisor<'_> {
         Processes {
             supervisor,
             state,
+            bindings: self.bindings.list().map(|it| self.binding(it)).collect(),
             workers,
         }
     }
@@ -69,6 +70,19 @@ impl Supervisor<'_> {
         } else {
             tracing::info!("workers have stopped dying");
             self.notify.status("serving");
+        }
+    }
+
+    /// Returns how it stands with a label that is bound to a server.
+    fn binding(&self, (name, bound): (String, &Bound)) -> BindingStatus {
+        let handle = self.state_process.as_ref();
+        let known = handle.and_then(|handle| handle.vitals.bound.get(&name));
+        BindingStatus {
+            backend: bound.backend.clone(),
+            url: bound.shown.clone(),
+            reachable: known.map(Option::is_none),
+            why: known.cloned().flatten(),
+            name,
         }
     }
 

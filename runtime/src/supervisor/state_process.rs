@@ -10,7 +10,7 @@ use super::worker_handle::{Heard, hear};
 use crate::config::{Secret, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
-use crate::ipc::{Channel, StateReport, ToState};
+use crate::ipc::{Channel, StateReport, StateVitals, ToState};
 use crate::sandbox::{Role, Sandbox};
 use crate::state::server::{self, Boot};
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ pub(super) struct StateHandle {
     /// `None` once it has closed its end.
     channel: Option<Channel>,
     pub(super) started: Instant,
+    /// What it last said of itself.
+    pub(super) vitals: StateVitals,
     /// The workers that were alive at its start and had used another one before it.
     live: Vec<i32>,
 }
@@ -70,6 +72,7 @@ impl StateHandle {
             process,
             channel: Some(ours),
             started: now,
+            vitals: StateVitals::default(),
             live,
         })
     }
@@ -129,7 +132,10 @@ impl Supervisor<'_> {
             let event = match hear(&mut handle.channel) {
                 Heard::Silence => return,
                 Heard::Garbage => StateEvent::Garbage,
-                Heard::Message(StateReport::Heartbeat(_)) => StateEvent::Heartbeat,
+                Heard::Message(StateReport::Heartbeat(vitals)) => {
+                    handle.vitals = vitals;
+                    StateEvent::Heartbeat
+                }
                 Heard::Message(StateReport::Configured { generation }) => {
                     tracing::info!(pid, generation, "state process ready");
                     StateEvent::Configured(generation)

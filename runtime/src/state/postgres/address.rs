@@ -4,6 +4,7 @@
 //! else is the client's, and means what it means to libpq.
 
 use super::tls::{Tls, Trust};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio_postgres::Config;
@@ -101,11 +102,18 @@ impl Address {
         hosts.filter_map(folder).collect()
     }
 
+    /// Tells whether it is on this machine, so that nobody in between can listen.
+    pub fn is_local(&self) -> bool {
+        let is_loopback = |ip: &IpAddr| ip.is_loopback();
+        let named =
+            |host: &str| host == "localhost" || host.parse().is_ok_and(|ip| is_loopback(&ip));
+        self.hosts().all(named) && self.config.get_hostaddrs().iter().all(is_loopback)
+    }
+
     /// Tells whether a name has to be resolved.
     pub fn resolves(&self) -> bool {
         let mut hosts = self.hosts();
-        self.config.get_hostaddrs().is_empty()
-            && hosts.any(|host| host.parse::<std::net::IpAddr>().is_err())
+        self.config.get_hostaddrs().is_empty() && hosts.any(|host| host.parse::<IpAddr>().is_err())
     }
 
     fn hosts(&self) -> impl Iterator<Item = &str> {

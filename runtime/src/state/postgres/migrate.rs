@@ -2,18 +2,16 @@
 //!
 //! On a connection of its own, which holds an advisory lock meanwhile.
 
+use super::Postgres;
 use super::connection::Connection;
 use super::error::to_db_error;
 use super::tokens;
-use super::{GRACE, Postgres};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::state::db::DbError;
 use crate::state::migrations::{check, hash_of, read_folder};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
-use tokio::time::sleep;
 
 /// Keeps others out: "wrun" as a number.
 const LOCK: &str = "SELECT pg_advisory_lock(2003989870)";
@@ -32,12 +30,6 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS wrun.processed (id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
     CREATE INDEX IF NOT EXISTS processed_by_time ON wrun.processed (at);
     INSERT INTO wrun.meta VALUES ('format', 1) ON CONFLICT DO NOTHING";
-
-/// Forgets work that was done long ago. Not serializable, so that it meets nobody.
-const TIDY: &str = "DELETE FROM wrun.processed WHERE at < now() - interval '30 days'";
-
-/// How often that is done.
-const TIDY_EVERY: Duration = Duration::from_secs(3600);
 
 impl Postgres {
     /// Makes wrun's tables, if they are missing, and applies what was not applied yet; returns the names of these files.
@@ -76,17 +68,6 @@ impl Postgres {
             }
         }
         Ok(applied)
-    }
-
-    /// Forgets old notes now and then, for as long as it is polled.
-    pub async fn tidy(self) {
-        loop {
-            if let Ok(connection) = self.pool.connect().await {
-                // There is a next time.
-                let _ = connection.client.batch_execute(TIDY).await;
-            }
-            sleep(TIDY_EVERY + GRACE).await;
-        }
     }
 }
 

@@ -135,12 +135,22 @@ impl Pool {
         let Address { config, tls } = &self.0.address;
         match tls.connect(config).await {
             Ok((client, driver)) => {
-                if self.0.away.take().is_some() {
-                    tracing::info!(db = self.0.label, "PostgreSQL is back");
-                }
+                self.is_here();
                 Ok(Connection::new(client, driver, tls.clone()))
             }
             Err(error) => Err(self.is_away(whole(&error))),
+        }
+    }
+
+    /// Says why the server cannot be reached, if it cannot.
+    pub(super) fn why_away(&self) -> Option<String> {
+        self.0.away.borrow().as_ref().map(|away| away.why.clone())
+    }
+
+    /// Notes that the server has answered.
+    pub(super) fn is_here(&self) {
+        if self.0.away.take().is_some() {
+            tracing::info!(db = self.0.label, "PostgreSQL is back");
         }
     }
 
@@ -162,7 +172,7 @@ impl Pool {
     }
 
     /// Notes that the server is away.
-    fn is_away(&self, why: String) -> DbError {
+    pub(super) fn is_away(&self, why: String) -> DbError {
         let mut away = self.0.away.borrow_mut();
         let pause = match &*away {
             Some(away) => (away.pause * 2).min(AWAY_MAX),

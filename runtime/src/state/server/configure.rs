@@ -194,7 +194,7 @@ impl Configurator {
                     None => return Err(wrong("it was not there when the server was started")),
                 };
                 let postgres = Postgres::new(label, address);
-                tokio::task::spawn_local(postgres.clone().tidy());
+                tokio::task::spawn_local(postgres.clone().watch());
                 let mut open = self.stores.bound.borrow_mut();
                 open.insert(label.to_owned(), postgres.clone());
                 postgres

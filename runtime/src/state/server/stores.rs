@@ -20,6 +20,9 @@ use tokio::sync::Notify;
 /// What the names of copies begin with. No database's file can be called so: no label begins with a dot.
 const COPY: &str = ".backup-";
 
+/// How many characters of why a server cannot be reached are passed on.
+const WHY_MAX: usize = 80;
+
 /// Everything that is open, by label.
 pub(super) struct Stores {
     data: PathBuf,
@@ -88,6 +91,18 @@ impl Stores {
         }
         let embedded = self.sqlite(label)?;
         Some(Rc::new(embedded))
+    }
+
+    /// Returns the names of what is bound to a server, and why it cannot be reached, if it cannot.
+    pub(super) fn bound_status(&self) -> BTreeMap<String, Option<String>> {
+        let bound = self.bound.borrow();
+        let status = |(label, bound): (&String, &Postgres)| {
+            let why = bound.why_away();
+            // All of them have to fit into one message.
+            let why = why.map(|why| why.chars().take(WHY_MAX).collect());
+            (format!("db.{label}"), why)
+        };
+        bound.iter().map(status).collect()
     }
 
     pub(super) fn sqlite(&self, label: &str) -> Option<Sqlite> {

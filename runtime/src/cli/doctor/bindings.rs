@@ -1,0 +1,178 @@
+//! The servers that labels are bound to: whether they can be reached, and whether they keep what wrun promises.
+
+use super::{Finding, Status};
+use crate::config::{BindingArgs, Bindings, Secret, Shared};
+use crate::failure::Failure;
+use crate::state::postgres::{self, Address, Inspection};
+
+/// Tries each of them.
+pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
+    let read = Bindings::load(args, shared).and_then(|bindings| {
+        let urls = bindings.resolve()?;
+        Ok((bindings, urls))
+    });
+    let (bindings, mut urls) = match read {
+        Ok(read) => read,
+        Err(failure) => return vec![of_failure(failure)],
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![Finding::new("bindings", Status::Missing, error.to_string())],
+    };
+    let mut findings = Vec::new();
+    for (name, bound) in bindings.list() {
+        let label = name.strip_prefix("db.").unwrap_or(&name);
+        let Some(url) = urls.remove(label) else {
+            continue;
+        };
+        findings.extend(runtime.block_on(postgres(&name, &bound.shown, &url)));
+    }
+    findings
+}
+
+fn of_failure(failure: Failure) -> Finding {
+    let finding = Finding::new("bindings", Status::Missing, failure.message);
+    match failure.hint {
+        Some(hint) => finding.next(hint),
+        None => finding,
+    }
+}
+
+async fn postgres(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
+    let address = match Address::parse(url) {
+        Ok(address) => address,
+        Err(why) => {
+            let wrong = Finding::new(name, Status::Missing, format!("its URL is wrong: {why}"));
+            return vec![wrong.next(format!("correct what the binding {name} names"))];
+        }
+    };
+    match postgres::inspect(&address).await {
+        Ok(found) => of_postgres(name, shown, &found),
+        Err(why) => {
+            let away = Finding::new(name, Status::Missing, format!("{shown}: {why}"));
+            vec![away.next(format!(
+                "check the binding {name}, and that PostgreSQL runs there"
+            ))]
+        }
+    }
+}
+
+fn of_postgres(name: &str, shown: &str, found: &Inspection) -> Vec<Finding> {
+    let Inspection {
+        version, isolation, ..
+    } = found;
+    let about =
+        |what: &str, status, text: String| Finding::new(format!("{name} {what}"), status, text);
+    let server = format!("PostgreSQL {version} at {shown}");
+    let isolation = format!("serializable, as wrun asks for; {isolation} for others");
+    let mut findings = vec![
+        Finding::new(name, Status::Ok, server),
+        encryption(name, found),
+        about("isolation", Status::Ok, isolation),
+        durability(name, found),
+    ];
+    if !found.takes_writes {
+        let replica = "it takes no writes: a replica, or read-only".to_owned();
+        let finding = about("writes", Status::Missing, replica);
+        findings.push(finding.next("bind the primary server"));
+    }
+    if !found.has_schema {
+        let right = "the URL's user may not make wrun's schema".to_owned();
+        let finding = about("rights", Status::Missing, right);
+        findings.push(finding.next("GRANT CREATE ON DATABASE … TO that user"));
+    }
+    let connections = format!("{} at most, all clients together", found.connections_max);
+    findings.push(about("connections", Status::Info, connections));
+    findings
+}
+
+fn encryption(name: &str, found: &Inspection) -> Finding {
+    let name = format!("{name} TLS");
+    match &found.tls {
+        Some(version) => Finding::new(name, Status::Ok, version),
+        None if found.is_local => Finding::new(name, Status::Info, "none, on this machine"),
+        None => Finding::new(
+            name,
+            Status::Off,
+            "none: what is sent can be read on its way",
+        )
+        .next("add ?sslmode=verify-full to the URL"),
+    }
+}
+
+/// What was acknowledged is there after a crash only if these are as they are by default.
+fn durability(name: &str, found: &Inspection) -> Finding {
+    let name = format!("{name} durability");
+    let settings = found.durability.iter();
+    let shown = |(setting, value): &(&str, String)| format!("{setting} {value}");
+    let all: Vec<String> = settings.clone().map(shown).collect();
+    let weak = |(_, value): &&(&'static str, String)| value == "off";
+    let weak: Vec<&str> = settings.filter(weak).map(|(setting, _)| *setting).collect();
+    match weak.is_empty() {
+        true => Finding::new(name, Status::Ok, all.join(", ")),
+        false => Finding::new(name, Status::Off, all.join(", ")).next(format!(
+            "what was acknowledged can be lost in a crash: turn on {}",
+            weak.join(" and ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Inspection {
+        Inspection {
+            version: "15.1".to_owned(),
+            tls: None,
+            is_local: false,
+            isolation: "read committed".to_owned(),
+            takes_writes: true,
+            has_schema: true,
+            durability: vec![("fsync", "on".to_owned())],
+            connections_max: "100".to_owned(),
+        }
+    }
+
+    fn status(found: &Inspection, what: &str) -> Option<Status> {
+        let findings = of_postgres("db.x", "postgres://x/y", found);
+        let named = |finding: &&Finding| finding.name == format!("db.x {what}");
+        let status = findings.iter().find(named).map(|finding| finding.status);
+        let all_say_what_to_do = findings
+            .iter()
+            .all(|it| it.next.is_some() == matches!(it.status, Status::Off | Status::Missing));
+        assert!(all_say_what_to_do, "{findings:?}");
+        status
+    }
+
+    #[test]
+    fn what_can_be_listened_to_is_off_unless_it_is_on_this_machine() {
+        assert_eq!(status(&found(), "TLS"), Some(Status::Off));
+        let local = Inspection {
+            is_local: true,
+            ..found()
+        };
+        assert_eq!(status(&local, "TLS"), Some(Status::Info));
+        let tls = Some("TLSv1.3".to_owned());
+        assert_eq!(
+            status(&Inspection { tls, ..found() }, "TLS"),
+            Some(Status::Ok)
+        );
+    }
+
+    #[test]
+    fn server_that_takes_no_writes_or_no_schema_is_missing() {
+        assert_eq!(status(&found(), "writes"), None);
+        assert_eq!(status(&found(), "rights"), None);
+        let replica = Inspection {
+            takes_writes: false,
+            has_schema: false,
+            ..found()
+        };
+        assert_eq!(status(&replica, "writes"), Some(Status::Missing));
+        assert_eq!(status(&replica, "rights"), Some(Status::Missing));
+    }
+}
