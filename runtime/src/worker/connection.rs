@@ -6,13 +6,13 @@ use super::Worker;
 use super::answer::{Access, AnswerBody, Source, plain};
 use super::attended::Attended;
 use super::framing::BodyFraming;
-use super::gate;
+use super::gate::{self, REQUEST_ID};
 use super::pace::Pace;
 use super::request_body::{Fault, RequestBody, Watch};
 use super::wire::{ActiveRequest, Activity, Protocol, Timeouts, Wire};
 use crate::config::Limits;
 use crate::engine::{ResponseBody, Stopped};
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -26,8 +26,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static(gate::REQUEST_ID);
 
 /// HTTP/2: requests of one connection at a time.
 const STREAMS_MAX: u32 = 100;
@@ -214,7 +212,7 @@ async fn answer(
 /// Adds to an answer's fields those that are wrun's.
 pub(super) fn complete(fields: &mut HeaderMap, id: &str, close: bool) {
     if let Ok(value) = HeaderValue::from_str(id) {
-        fields.insert(REQUEST_ID, value);
+        fields.insert(&REQUEST_ID, value);
     }
     if close {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -268,7 +266,7 @@ impl Shared {
         };
         let place = self.activity.place(permit);
         if let Ok(value) = HeaderValue::from_str(id) {
-            head.headers.insert(REQUEST_ID, value);
+            head.headers.insert(&REQUEST_ID, value);
         }
         let empty = framing == BodyFraming::Length(0) && hyper::body::Body::is_end_stream(&body);
         let answered = if empty {

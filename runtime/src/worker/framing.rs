@@ -120,7 +120,11 @@ impl Framing {
                     }
                 }
                 _ => {
-                    let ended = self.step(bytes[at])?;
+                    at += self.skip(&bytes[at..]);
+                    let Some(byte) = bytes.get(at) else {
+                        break;
+                    };
+                    let ended = self.step(*byte)?;
                     at += 1;
                     if ended {
                         break;
@@ -143,6 +147,25 @@ impl Framing {
             (_, left) => self.state = State::ChunkData(left),
         }
         false
+    }
+
+    /// Takes the bytes that come first and of which nothing but their number matters: most of a head. Returns how many.
+    fn skip(&mut self, bytes: &[u8]) -> usize {
+        let only_counts = match self.state {
+            _ if self.after_cr => false,
+            State::RequestLine => true,
+            // What is no longer the beginning of such a name will not be one in this line.
+            State::Fields => self.line > 0 && !self.matched.contains(&self.line),
+            _ => false,
+        };
+        if !only_counts {
+            return 0;
+        }
+        let matters = |byte: &u8| matches!(byte, b'\r' | b'\n' | b'#');
+        let len = bytes.iter().position(matters).unwrap_or(bytes.len());
+        self.line += len;
+        self.total += len;
+        len
     }
 
     /// Takes one byte of a line; returns whether it ended a head or a message.
@@ -326,6 +349,36 @@ mod tests {
         }
         let head = b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Lengths: 5\r\nX-Content-Length: 5\r\n\r\n";
         assert_eq!(head_of(head), Ok(head.len()));
+    }
+
+    #[test]
+    fn bytes_that_are_skipped_change_nothing() {
+        for head in [
+            "GET /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nX#Y: z\r\n\r\nhello",
+            "GET /a#b HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\rX",
+            "GET / HTTP/1.1\r\nContent-Length : 5\r\nA: b\n",
+            "GET / HTTP/1.1\r\nContent-Length: 5\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n",
+        ] {
+            let mut byte_by_byte = Framing::default();
+            let mut taken = 0;
+            let ended = head.bytes().find_map(|byte| {
+                taken += 1;
+                byte_by_byte
+                    .step(byte)
+                    .map(|ended| ended.then_some(taken))
+                    .transpose()
+            });
+            let mut framing = Framing::default();
+            assert_eq!(
+                framing.scan(head.as_bytes()),
+                ended.unwrap_or(Ok(taken)),
+                "{head:?}"
+            );
+            let state = |it: &Framing| (it.state, it.line, it.total, it.lengths);
+            assert_eq!(state(&framing), state(&byte_by_byte), "{head:?}");
+        }
     }
 
     #[test]

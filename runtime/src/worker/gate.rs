@@ -4,7 +4,7 @@
 //! not checked again; what concerns raw bytes is `framing`'s.
 
 use super::framing::BodyFraming;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode, Version};
@@ -17,18 +17,18 @@ const TARGET_MAX: usize = 8 << 10;
 const REQUEST_ID_MAX: usize = 128;
 
 /// Fields that concern one connection only, besides those that `Connection` names.
-const HOP_BY_HOP: [&str; 7] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+static HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
 ];
 
 /// The field that carries a request's id.
-pub(super) const REQUEST_ID: &str = "x-request-id";
+pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Why a request does not reach a guest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -204,7 +204,7 @@ fn check_authority(authority: &Authority) -> Result<Authority, Refusal> {
 
 /// Removes what concerns this connection only (RFC 9110 §7.6.1).
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if !HOP_BY_HOP.iter().any(|name| headers.contains_key(*name)) {
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;
     }
     let named: Vec<String> = headers
@@ -216,14 +216,17 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         // A client must not be able to hide what the gate has just checked.
         .filter(|name| !name.is_empty() && name != "host" && name != "content-length")
         .collect();
-    for name in named.iter().map(String::as_str).chain(HOP_BY_HOP) {
+    for name in &named {
+        headers.remove(name);
+    }
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }
 
 /// Returns the request's id if the client gave a usable one.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let id = headers.get(&REQUEST_ID)?.to_str().ok()?;
     let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+/=:@".contains(&byte);
     ((1..=REQUEST_ID_MAX).contains(&id.len()) && id.bytes().all(usable)).then_some(id)
 }
@@ -319,11 +322,7 @@ mod tests {
             .header("connection", "x-secret, Host")
             .header("x-secret", "1");
         let head = admitted(request.header("te", "trailers").header("x-kept", "2")).unwrap();
-        let names: Vec<_> = head
-            .headers
-            .keys()
-            .map(header::HeaderName::as_str)
-            .collect();
+        let names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["host", "x-kept"]);
     }
 
@@ -349,7 +348,7 @@ mod tests {
     fn only_plain_request_ids_are_taken_over() {
         let id = |value: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(REQUEST_ID, value.parse().unwrap());
+            headers.insert(&REQUEST_ID, value.parse().unwrap());
             request_id(&headers).is_some()
         };
         assert!(id("abc-123"));

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Hands out ids.
 pub(super) struct RequestIds {
-    /// From getrandom(2), after the fork: no other worker has the same.
-    prefix: u64,
+    /// 16 hexadecimal digits from getrandom(2), after the fork: no other worker has the same.
+    prefix: String,
     next: AtomicU64,
 }
 
 impl RequestIds {
     pub(super) fn new() -> Result<Self, getrandom::Error> {
         Ok(Self {
-            prefix: getrandom::u64()?,
+            prefix: format!("{:016x}", getrandom::u64()?),
             next: AtomicU64::new(1),
         })
     }
@@ -20,7 +20,7 @@ impl RequestIds {
     /// Returns the next id: 16 hexadecimal digits that tell the worker, a hyphen, the request's number.
     pub(super) fn next(&self) -> String {
         format!(
-            "{:016x}-{:x}",
+            "{}-{:x}",
             self.prefix,
             self.next.fetch_add(1, Ordering::Relaxed)
         )
