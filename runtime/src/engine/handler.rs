@@ -30,10 +30,14 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::oneshot;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::{
+    Component, ComponentExportIndex, InstancePre, Linker, Resource, TypedFunc,
+};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::{
+    ErrorCode, IncomingRequest, ResponseOutparam, Scheme,
+};
 use wasmtime_wasi_http::p3::Request as ServiceRequest;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpView as _};
@@ -53,9 +57,33 @@ pub(super) struct Pre {
 
 /// The component, ready to handle requests.
 enum HandlerPre {
-    IncomingHandler(ProxyPre<GuestState>),
+    IncomingHandler(IncomingHandlerPre),
     Service(ServicePre<GuestState>),
 }
+
+/// A component that exports `wasi:http/incoming-handler@0.2`, and where its function is: the bindings would look for it
+/// in each instance.
+#[derive(Clone)]
+struct IncomingHandlerPre {
+    instance: InstancePre<GuestState>,
+    handle: ComponentExportIndex,
+}
+
+impl IncomingHandlerPre {
+    fn new(instance: InstancePre<GuestState>) -> wasmtime::Result<Self> {
+        // Checks the type.
+        ProxyPre::new(instance.clone())?;
+        let component = instance.component();
+        let handle = component
+            .get_export_index(None, INCOMING_HANDLER)
+            .and_then(|interface| component.get_export_index(Some(&interface), "handle"));
+        let handle = handle.ok_or_else(|| wasmtime::format_err!("no {INCOMING_HANDLER}"))?;
+        Ok(Self { instance, handle })
+    }
+}
+
+/// The release that is asked for; any other of its track is found by it.
+const INCOMING_HANDLER: &str = "wasi:http/incoming-handler@0.2.12";
 
 /// Checks that `component` fits `linker` and exports the handlers that it is said to.
 pub(super) fn pre(
@@ -65,7 +93,7 @@ pub(super) fn pre(
 ) -> wasmtime::Result<Pre> {
     let instance = linker.instantiate_pre(component)?;
     let handler = match profile.kind {
-        Some(Kind::IncomingHandler) => Some(HandlerPre::IncomingHandler(ProxyPre::new(
+        Some(Kind::IncomingHandler) => Some(HandlerPre::IncomingHandler(IncomingHandlerPre::new(
             instance.clone(),
         )?)),
         Some(Kind::Service) => Some(HandlerPre::Service(ServicePre::new(instance.clone())?)),
@@ -271,13 +299,15 @@ async fn holding(run: impl Future<Output = Finished>, hold: impl Send) -> Finish
 
 /// Runs a guest that exports `wasi:http/incoming-handler@0.2`.
 async fn incoming_handler(
-    pre: ProxyPre<GuestState>,
+    pre: IncomingHandlerPre,
     mut store: Store<GuestState>,
     request: Request<RequestBody>,
     slot: Slot,
 ) -> Finished {
     let result = async {
-        let proxy = pre.instantiate_async(&mut store).await?;
+        let instance = pre.instance.instantiate_async(&mut store).await?;
+        let handle: TypedFunc<(Resource<IncomingRequest>, Resource<ResponseOutparam>), ()> =
+            instance.get_typed_func(&mut store, pre.handle)?;
         let request = store
             .data_mut()
             .http()
@@ -287,10 +317,7 @@ async fn incoming_handler(
             .data_mut()
             .http()
             .new_response_outparam_from_callback(set)?;
-        proxy
-            .wasi_http_incoming_handler()
-            .call_handle(&mut store, request, out)
-            .await
+        handle.call_async(&mut store, (request, out)).await
     }
     .await;
     (store, result)
