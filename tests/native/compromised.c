@@ -338,7 +338,7 @@ static int oversized_to_the_supervisor(void)
 
 static int flood_of_the_supervisor(void)
 {
-    static const char beat[] = "{\"Heartbeat\":{\"requests\":0,\"in_flight\":0,\"connections\":0}}";
+    static const char beat[] = "{\"Heartbeat\":{\"requests\":0,\"in_flight\":0,\"connections\":0,\"busy\":0,\"recent\":0}}";
     for (int sent = 0; sent < 100000;)
         if (says(SOCK_SEQPACKET, beat, sizeof beat - 1) == 0)
             sent++;
