@@ -90,7 +90,7 @@ enum Command {
     Lock(lock::LockCommand),
     /// Copy a database of a running server to a file
     Backup(backup::BackupArgs),
-    /// Show whether this machine has what wrun needs, and how workers would be confined
+    /// Show whether this machine has what wrun needs, how workers would be confined, and whether bindings work
     Doctor(doctor::DoctorArgs),
 }
 

@@ -1,7 +1,8 @@
 //! Shared state: locks, databases, queues and key-value stores, owned by one process and used by all workers.
 //!
 //! The state process (`server`) and the workers' end of the line to it (`client`) are here, and so is everything behind
-//! the line: the pure cores `lock` and `queue`, and the embedded engine `sqlite`. Knows nothing of wasm or HTTP.
+//! the line: the pure cores `lock` and `queue`, the embedded engine `sqlite`,
+//! and the servers that labels can be bound to. Knows nothing of wasm or HTTP.
 
 pub mod client;
 pub mod db;
@@ -12,10 +13,12 @@ pub mod operator;
 pub mod postgres;
 pub mod protocol;
 pub mod queue;
+pub mod redis;
 pub mod server;
 mod spin;
 pub mod sqlite;
 pub(crate) mod text;
+mod tls;
 
 use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -4,6 +4,7 @@
 //! in a poll loop, starts no runtime, never reads a component or a request, and leaves every decision to `policy.rs`.
 
 mod balance;
+mod chance;
 mod control;
 mod deploy;
 mod dev;
@@ -27,6 +28,7 @@ use crate::ipc::{Channel, ControlReply, ControlRequest, ToSupervisor};
 use crate::listener::Listener;
 use crate::sandbox::Sandbox;
 use crate::state_folder::StateFolder;
+use chance::{identity, jitter};
 use control::Control;
 use deploy::{Deployment, Preparation};
 use dev::Dev;
@@ -77,6 +79,8 @@ struct Supervisor<'a> {
     /// As loaded at the start: what a reload does not change is taken from here.
     config: Config,
     bindings: Bindings,
+    /// What this server is known by to those that labels are bound to, whichever state process speaks for it.
+    identity: String,
     started: Instant,
     signals: SignalQueue,
     notify: Notify,
@@ -118,6 +122,7 @@ impl<'a> Supervisor<'a> {
         let verdict = Verdict::on(&sandbox)?;
         Ok(Self {
             args,
+            identity: identity()?,
             bindings: Bindings::load(&args.bindings, &config.shared)?,
             started: now,
             signals,
@@ -387,11 +392,4 @@ fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-}
-
-/// Returns a random number between -1 and 1, straight from the system: a generator's state would be copied by fork.
-fn jitter() -> f64 {
-    getrandom::u32().map_or(0.0, |number| {
-        f64::from(number) / f64::from(u32::MAX) * 2.0 - 1.0
-    })
 }

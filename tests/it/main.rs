@@ -46,6 +46,7 @@ mod python;
 mod queue;
 mod quotas;
 mod recycle;
+mod redis;
 mod reload;
 mod requests;
 mod sandbox;

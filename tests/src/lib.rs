@@ -32,6 +32,7 @@ pub mod project;
 pub mod proxy;
 pub mod queue_history;
 mod random;
+pub mod redis;
 pub mod response;
 pub mod sale;
 pub mod server;

@@ -97,6 +97,16 @@ enum Told {
 impl Sale {
     /// Holds the sale at a server of `examples/inventory`.
     pub fn hold(self, server: &Server) -> Report {
+        self.hold_at(&[server])
+    }
+
+    /// Holds the sale at several servers that share all there is.
+    ///
+    /// # Panics
+    ///
+    /// If there is no server.
+    pub fn hold_at(self, servers: &[&Server]) -> Report {
+        let server = servers[0];
         let begin = Instant::now();
         persist(
             server.addr(),
@@ -104,10 +114,12 @@ impl Sale {
             &format!("/reset?stock={}", self.stock),
             "reset",
         );
-        let murders = Murders::begin(server, self.victims);
+        let murders = servers.iter().map(|it| Murders::begin(it, self.victims));
+        let murders: Vec<_> = murders.collect();
         let buyers: Vec<_> = (0..self.buyers)
             .map(|number| {
-                let (addr, way) = (server.addr(), self.way);
+                let place = number as usize % servers.len();
+                let (addr, way) = (servers[place].addr(), self.way);
                 let id = format!("{}-{number}", way.name());
                 thread::Builder::new()
                     .stack_size(256 << 10)
@@ -122,7 +134,7 @@ impl Sale {
             retries += tries - 1;
             told.push((id, answer));
         }
-        let kills = murders.end();
+        let kills = murders.into_iter().map(Murders::end).sum();
         let stats = settled(server);
         Report {
             faults: self.faults(server, stats, &told),

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// What a variable of the environment that binds a database begins with.
-const VARIABLE: &str = "WRUN_BIND_DB_";
+/// What a variable of the environment that binds something begins with.
+const VARIABLE: &str = "WRUN_BIND_";
 
-/// The schemes of URLs, and the backend that each stands for.
-const SCHEMES: [(&str, &str); 2] = [("postgres", "postgres"), ("postgresql", "postgres")];
+/// What can be bound.
+const KINDS: [Kind; 2] = [Kind::Db, Kind::Lock];
 
 /// The largest file with a binding, or bindings, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -26,17 +26,82 @@ pub type Secret = Zeroizing<String>;
 /// Bindings as flags give them.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct BindingArgs {
-    /// Keep the database LABEL in PostgreSQL: URL is postgres://…, or env:NAME or file:PATH, which hold it; repeatable
-    #[arg(long = "bind", value_name = "db.LABEL=URL")]
+    /// Keep a database in PostgreSQL (db.LABEL=postgres://…) or locks in Redis (lock.LABEL=redis://…); in place of the URL
+    /// there may be env:NAME or file:PATH, which hold it; repeatable
+    #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
     pub bind: Vec<String>,
-    /// Read further bindings from this file: under [db], LABEL = "URL"
+    /// Read further bindings from this file: under [db] and [lock], LABEL = "URL"
     #[arg(long, value_name = "FILE")]
     pub bindings: Option<PathBuf>,
 }
 
-/// The databases that are bound, by label.
+/// What is bound, by name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Bindings(BTreeMap<String, Binding>);
+pub struct Bindings(BTreeMap<Name, Binding>);
+
+/// A label, and the label of what it is; shown as `db.default`.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Name {
+    kind: Kind,
+    label: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Kind {
+    Db,
+    Lock,
+}
+
+impl Kind {
+    /// Returns its name in bindings.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Db => "db",
+            Self::Lock => "lock",
+        }
+    }
+
+    /// Returns what people call it, and its section in `wrun.toml`.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Db => ("database", "databases"),
+            Self::Lock => ("lock space", "locks"),
+        }
+    }
+
+    /// Returns the schemes of URLs, and the backend that they stand for.
+    fn schemes(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Db => (&["postgres", "postgresql"], "postgres"),
+            Self::Lock => (
+                &["redis", "rediss", "valkey", "valkeys", "redis+unix"],
+                "redis",
+            ),
+        }
+    }
+
+    /// Returns a URL for a hint.
+    fn example(self) -> &'static str {
+        match self {
+            Self::Db => "postgres://USER@HOST:PORT/DATABASE",
+            Self::Lock => "redis://USER@HOST:PORT/NUMBER",
+        }
+    }
+
+    /// Returns the labels that are granted.
+    fn labels(self, shared: &Shared) -> Vec<&String> {
+        match self {
+            Self::Db => shared.databases.keys().collect(),
+            Self::Lock => shared.locks.keys().collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.kind.name(), self.label)
+    }
+}
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Binding {
@@ -54,7 +119,7 @@ enum Source {
     /// In this file, alone.
     File(PathBuf),
     /// In the file of bindings.
-    Listed { file: PathBuf, label: String },
+    Listed { file: PathBuf, name: Name },
 }
 
 /// The file of bindings.
@@ -63,36 +128,41 @@ enum Source {
 struct Listed {
     #[serde(default)]
     db: BTreeMap<String, String>,
+    #[serde(default)]
+    lock: BTreeMap<String, String>,
 }
 
 impl Bindings {
-    /// Finds the bindings of the databases that are granted, and checks that each can be read.
+    /// Finds the bindings of what is granted, and checks that each can be read.
     pub fn load(args: &BindingArgs, shared: &Shared) -> Result<Self, Failure> {
         let mut sources = BTreeMap::new();
         if let Some(file) = &args.bindings {
-            for label in read_list(file)?.into_keys() {
+            for name in read_list(file)?.into_keys() {
                 let listed = Source::Listed {
                     file: file.clone(),
-                    label: label.clone(),
+                    name: name.clone(),
                 };
-                sources.insert(label, listed);
+                sources.insert(name, listed);
             }
         }
         sources.extend(from_environment(shared)?);
         sources.extend(from_flags(&args.bind)?);
         let mut bindings = BTreeMap::new();
-        for (label, source) in sources {
-            if !shared.databases.contains_key(&label) {
+        for (name, source) in sources {
+            let Name { kind, label } = &name;
+            if !kind.labels(shared).contains(&label) {
+                let (noun, section) = kind.words();
+                let flag = kind.name();
                 return Err(Failure::new(
                     ExitCode::Config,
-                    format!("{source} binds database {label:?}, which is not granted"),
+                    format!("{source} binds {noun} {label:?}, which is not granted"),
                 )
                 .hint(format!(
-                    "add [databases.{label}] to wrun.toml, or --db {label}; or leave the binding out"
+                    "add [{section}.{label}] to wrun.toml, or --{flag} {label}; or leave the binding out"
                 )));
             }
-            let bound = look_at(&label, &source)?;
-            bindings.insert(label, Binding { source, bound });
+            let bound = look_at(&name, &source)?;
+            bindings.insert(name, Binding { source, bound });
         }
         Ok(Self(bindings))
     }
@@ -104,23 +174,30 @@ impl Bindings {
 
     /// Returns the names of what is bound, such as `db.default`, and where it is.
     pub fn list(&self) -> impl Iterator<Item = (String, &Bound)> {
-        let named = |(label, binding): (&String, _)| (format!("db.{label}"), binding);
-        let all = self.0.iter().map(named);
-        all.map(|(name, binding): (_, &Binding)| (name, &binding.bound))
+        let all = self.0.iter();
+        all.map(|(name, binding)| (name.to_string(), &binding.bound))
     }
 
-    /// Notes at each database where it is.
+    /// Notes at each label where it is.
     pub fn apply(&self, shared: &mut Shared) {
+        let bound = |kind, label: &String| {
+            let label = label.clone();
+            let binding = self.0.get(&Name { kind, label });
+            binding.map(|binding| binding.bound.clone())
+        };
         for (label, database) in &mut shared.databases {
-            database.bound = self.0.get(label).map(|binding| binding.bound.clone());
+            database.bound = bound(Kind::Db, label);
+        }
+        for (label, space) in &mut shared.locks {
+            space.bound = bound(Kind::Lock, label);
         }
     }
 
-    /// Reads the URLs, which are secret.
+    /// Reads the URLs, which are secret, by the names of what they bind.
     pub fn resolve(&self) -> Result<BTreeMap<String, Secret>, Failure> {
         self.0
             .iter()
-            .map(|(label, binding)| Ok((label.clone(), binding.source.read()?)))
+            .map(|(name, binding)| Ok((name.to_string(), binding.source.read()?)))
             .collect()
     }
 }
@@ -132,12 +209,12 @@ impl Source {
             Self::Flag(url) => Zeroizing::new(url.clone()),
             Self::Variable(name) => read_variable(name)?,
             Self::File(path) => read_file(path)?,
-            Self::Listed { file, label } => {
+            Self::Listed { file, name } => {
                 let gone = || {
-                    let what = format!("{}: db.{label} is gone", file.display());
+                    let what = format!("{}: {name} is gone", file.display());
                     Failure::new(ExitCode::Config, what).hint("put it back, or restart the server")
                 };
-                read_list(file)?.remove(label).ok_or_else(gone)?
+                read_list(file)?.remove(name).ok_or_else(gone)?
             }
         };
         match (Self::elsewhere(&text), self) {
@@ -169,21 +246,20 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Reads `db.LABEL=URL`.
-fn from_flags(flags: &[String]) -> Result<BTreeMap<String, Source>, Failure> {
+/// Reads `KIND.LABEL=URL`.
+fn from_flags(flags: &[String]) -> Result<BTreeMap<Name, Source>, Failure> {
     let mut sources = BTreeMap::new();
     for flag in flags {
         let wrong = |what: String| {
             Failure::new(ExitCode::Usage, what)
-                .hint("it is --bind db.LABEL=URL, such as --bind db.default=env:DATABASE_URL")
+                .hint("it is --bind db.LABEL=URL or lock.LABEL=URL, such as --bind db.default=env:DATABASE_URL")
         };
         // The whole of it may be a secret that was put into the wrong place.
-        let (name, url) = flag
+        let (text, url) = flag
             .split_once('=')
             .ok_or_else(|| wrong("--bind has no =".to_owned()))?;
-        let label = name
-            .strip_prefix("db.")
-            .ok_or_else(|| wrong(format!("--bind {name:?} binds no database")))?;
+        let name = named(text)
+            .ok_or_else(|| wrong(format!("--bind {text:?} is nothing that can be bound")))?;
         let source = Source::elsewhere(url).unwrap_or_else(|| Source::Flag(url.to_owned()));
         if matches!(source, Source::Flag(_)) && has_password(url) {
             return Err(Failure::new(
@@ -192,33 +268,48 @@ fn from_flags(flags: &[String]) -> Result<BTreeMap<String, Source>, Failure> {
             )
             .hint(format!(
                 "use --bind {name}=env:NAME or file:PATH, the variable {}, or --bindings FILE",
-                variable(label)
+                variable(&name)
             )));
         }
-        if sources.insert(label.to_owned(), source).is_some() {
-            return Err(wrong(format!("--bind {name} is given twice")));
+        if sources.insert(name, source).is_some() {
+            return Err(wrong(format!("--bind {text} is given twice")));
         }
     }
     Ok(sources)
 }
 
-/// Finds the variables that bind a database.
-fn from_environment(shared: &Shared) -> Result<BTreeMap<String, Source>, Failure> {
+/// Reads `KIND.LABEL`.
+fn named(text: &str) -> Option<Name> {
+    let (kind, label) = text.split_once('.')?;
+    let kind = KINDS.into_iter().find(|known| known.name() == kind)?;
+    let label = label.to_owned();
+    Some(Name { kind, label })
+}
+
+/// Finds the variables that bind something.
+fn from_environment(shared: &Shared) -> Result<BTreeMap<Name, Source>, Failure> {
+    let granted = |kind: Kind| {
+        let labels = kind.labels(shared).into_iter();
+        labels.map(move |label| Name {
+            kind,
+            label: label.clone(),
+        })
+    };
+    let granted: Vec<Name> = KINDS.into_iter().flat_map(granted).collect();
     let mut sources = BTreeMap::new();
     for (name, _) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE)) else {
             continue;
         };
-        let mut labels = shared.databases.keys();
-        let mut named = labels.by_ref().filter(|label| variable(label) == name);
-        let label = match (named.next(), named.next()) {
-            (Some(label), None) => label,
+        let mut meant = granted.iter().filter(|it| variable(it) == name);
+        let it = match (meant.next(), meant.next()) {
+            (Some(it), None) => it,
             (None, _) => {
                 return Err(Failure::new(
                     ExitCode::Config,
-                    format!("{name} binds a database that is not granted"),
+                    format!("{name} binds what is not granted"),
                 )
-                .hint("unset it, or grant the database: WRUN_BIND_DB_MY_SHOP binds my-shop"));
+                .hint("unset it, or grant that: WRUN_BIND_DB_MY_SHOP binds database my-shop, WRUN_BIND_LOCK_… a lock space"));
             }
             (Some(one), Some(other)) => {
                 return Err(Failure::new(
@@ -228,38 +319,40 @@ fn from_environment(shared: &Shared) -> Result<BTreeMap<String, Source>, Failure
                 .hint("use --bind, or --bindings FILE"));
             }
         };
-        sources.insert(label.clone(), Source::Variable(name.to_owned()));
+        sources.insert(it.clone(), Source::Variable(name.to_owned()));
     }
     Ok(sources)
 }
 
-/// Returns the variable that binds a database.
-fn variable(label: &str) -> String {
-    format!("{VARIABLE}{}", label.to_ascii_uppercase().replace('-', "_"))
+/// Returns the variable that binds something.
+fn variable(name: &Name) -> String {
+    let name = name.to_string().to_ascii_uppercase();
+    format!("{VARIABLE}{}", name.replace(['.', '-'], "_"))
 }
 
 /// Reads the URL once, and returns what may be known of it.
-fn look_at(label: &str, source: &Source) -> Result<Bound, Failure> {
+fn look_at(name: &Name, source: &Source) -> Result<Bound, Failure> {
     let url = source.read()?;
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    let backend = SCHEMES
-        .iter()
-        .find(|(known, _)| scheme == Some(known))
-        .map(|(_, backend)| (*backend).to_owned());
-    let Some(backend) = backend else {
-        let what = match scheme {
-            Some(scheme) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-                format!("db.{label} ({source}) has the unknown scheme {scheme}://")
-            }
-            _ => format!("db.{label} ({source}) is no URL"),
-        };
-        return Err(Failure::new(ExitCode::Config, what)
-            .hint("known for databases: postgres://USER@HOST:PORT/DATABASE, env:NAME, file:PATH"));
+    let (schemes, backend) = name.kind.schemes();
+    if scheme.is_some_and(|scheme| schemes.contains(&scheme)) {
+        return Ok(Bound {
+            backend: backend.to_owned(),
+            shown: shown(&url),
+        });
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+';
+    let what = match scheme {
+        Some(scheme) if scheme.bytes().all(is_plain) => {
+            format!("{name} ({source}) has the unknown scheme {scheme}://")
+        }
+        _ => format!("{name} ({source}) is no URL"),
     };
-    Ok(Bound {
-        backend,
-        shown: shown(&url),
-    })
+    let (noun, _) = name.kind.words();
+    Err(Failure::new(ExitCode::Config, what).hint(format!(
+        "known for a {noun}: {}, env:NAME, file:PATH",
+        name.kind.example()
+    )))
 }
 
 /// Returns a URL without its user, password and parameters.
@@ -275,7 +368,8 @@ fn has_password(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let user = place.rsplit_once('@').map_or("", |(user, _)| user);
-    user.contains(':') || parameters.split('&').any(|it| it.starts_with("password="))
+    let is_secret = |it: &str| it.starts_with("password=") || it.starts_with("pass=");
+    user.contains(':') || parameters.split('&').any(is_secret)
 }
 
 fn read_variable(name: &str) -> Result<Secret, Failure> {
@@ -303,7 +397,7 @@ fn read_file(path: &Path) -> Result<Secret, Failure> {
     Ok(text.trim().to_owned().into())
 }
 
-fn read_list(file: &Path) -> Result<BTreeMap<String, Secret>, Failure> {
+fn read_list(file: &Path) -> Result<BTreeMap<Name, Secret>, Failure> {
     let text = read_file(file)?;
     // What the parser says shows the line, and the line may hold a password.
     let listed: Listed = toml::from_str(&text).map_err(|error: toml::de::Error| {
@@ -316,10 +410,14 @@ fn read_list(file: &Path) -> Result<BTreeMap<String, Secret>, Failure> {
             ExitCode::Config,
             format!("{}: line {line} is no binding", file.display()),
         )
-        .hint("bindings stand under [db], as LABEL = \"URL\"")
+        .hint("bindings stand under [db] or [lock], as LABEL = \"URL\"")
     })?;
-    let listed = listed.db.into_iter();
-    Ok(listed.map(|(label, url)| (label, url.into())).collect())
+    let sections = [(Kind::Db, listed.db), (Kind::Lock, listed.lock)];
+    let all = sections.into_iter().flat_map(|(kind, labels)| {
+        let name = move |(label, url): (String, String)| (Name { kind, label }, url.into());
+        labels.into_iter().map(name)
+    });
+    Ok(all.collect())
 }
 
 fn trimmed(text: String) -> Secret {
@@ -336,6 +434,7 @@ mod tests {
     fn shared(labels: &[&str]) -> Shared {
         let args = SharedArgs {
             databases: labels.iter().map(|label| (*label).to_owned()).collect(),
+            locks: vec!["default".to_owned()],
             ..SharedArgs::default()
         };
         Shared::merge(&args, SharedKeys::default(), Path::new(".")).unwrap()
@@ -388,7 +487,7 @@ mod tests {
         assert_eq!(shown("default"), "postgres://one/shop");
         assert_eq!(shown("my-shop"), "postgres://three/shop");
         let resolved = bindings.resolve().unwrap();
-        assert_eq!(&**resolved["default"], "postgres://shop:s3cret@one/shop");
+        assert_eq!(&**resolved["db.default"], "postgres://shop:s3cret@one/shop");
         assert!(!format!("{bindings:?}").contains("s3cret"));
     }
 
@@ -398,6 +497,13 @@ mod tests {
             (&["db.default"][..], "--bind db.LABEL=URL"),
             (&["queue.default=amqp://x"], "--bind db.LABEL=URL"),
             (&["db.default=mysql://x/y"], "postgres://"),
+            (&["db.default=redis://x"], "postgres://"),
+            (&["lock.default=postgres://x/y"], "redis://"),
+            (&["lock.nowhere=redis://x"], "[locks.nowhere]"),
+            (
+                &["lock.default=redis://:s3cret@x"],
+                "WRUN_BIND_LOCK_DEFAULT",
+            ),
             (&["db.default=s3cret"], "postgres://"),
             (&["db.nowhere=postgres://x/y"], "[databases.nowhere]"),
             (&["db.default=env:WRUN_TEST_NOT_SET"], "WRUN_TEST_NOT_SET"),
@@ -421,6 +527,24 @@ mod tests {
 
     #[test]
     fn label_of_a_variable_is_in_upper_case() {
-        assert_eq!(variable("my-shop"), "WRUN_BIND_DB_MY_SHOP");
+        let variable = |text| variable(&named(text).unwrap());
+        assert_eq!(variable("db.my-shop"), "WRUN_BIND_DB_MY_SHOP");
+        assert_eq!(variable("lock.my-shop"), "WRUN_BIND_LOCK_MY_SHOP");
+    }
+
+    #[test]
+    fn lock_space_and_database_of_one_label_are_bound_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("list.toml");
+        std::fs::write(&list, "[lock]\ndefault = \"redis://one\"\n").unwrap();
+        let args = BindingArgs {
+            bind: vec!["db.default=postgres://two/shop".to_owned()],
+            bindings: Some(list),
+        };
+        let mut shared = shared(&["default"]);
+        Bindings::load(&args, &shared).unwrap().apply(&mut shared);
+        let backend = |bound: &Option<Bound>| bound.clone().unwrap().backend;
+        assert_eq!(backend(&shared.databases["default"].bound), "postgres");
+        assert_eq!(backend(&shared.locks["default"].bound), "redis");
     }
 }

@@ -3,7 +3,7 @@
 //! Unknown keys are errors: a misspelt limit that is silently ignored is no limit.
 
 use super::sandbox::Mode;
-use super::shared::{ConsumerKeys, DatabaseKeys, KeyValueKeys, LockSpace, QueueKeys, SharedKeys};
+use super::shared::{ConsumerKeys, DatabaseKeys, KeyValueKeys, LockKeys, QueueKeys, SharedKeys};
 use super::{Grant, LimitArgs, Size, Span, Workers};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
@@ -29,7 +29,7 @@ pub struct Manifest {
     /// `[limits]`: what a request may use.
     pub limits: LimitArgs,
     /// `[locks]`: spaces of locks that guests may take.
-    locks: BTreeMap<String, LockSpace>,
+    locks: BTreeMap<String, LockKeys>,
     /// `[databases]`: what guests may keep.
     databases: BTreeMap<String, DatabaseKeys>,
     /// `[queues]`: where guests may send messages.

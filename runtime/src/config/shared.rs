@@ -54,8 +54,10 @@ pub struct Shared {
 
 /// `[locks.LABEL]`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LockSpace {}
+pub struct LockSpace {
+    /// The server that its locks are kept in; `None` if they are embedded, as they are unless somebody binds them.
+    pub bound: Option<Bound>,
+}
 
 /// `[databases.LABEL]`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ pub struct Database {
 /// What may be known of the server that a label is bound to.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
-    /// The kind: `postgres`.
+    /// The kind: `postgres` or `redis`.
     pub backend: String,
     /// Its URL, without user, password and parameters.
     pub shown: String,
@@ -143,12 +145,17 @@ pub struct SharedArgs {
 /// The sections of the manifest, as they stand there.
 #[derive(Debug, Default)]
 pub struct SharedKeys {
-    pub locks: BTreeMap<String, LockSpace>,
+    pub locks: BTreeMap<String, LockKeys>,
     pub databases: BTreeMap<String, DatabaseKeys>,
     pub queues: BTreeMap<String, QueueKeys>,
     pub consumers: BTreeMap<String, ConsumerKeys>,
     pub keyvalue: BTreeMap<String, KeyValueKeys>,
 }
+
+/// `[locks.LABEL]` as it stands in the manifest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockKeys {}
 
 /// `[databases.LABEL]` as it stands in the manifest.
 #[derive(Debug, Default, Deserialize)]
@@ -223,7 +230,7 @@ impl Shared {
             }
         }
         let mut shared = Self {
-            locks: keys.locks,
+            locks: settle_all(keys.locks, |_, LockKeys {}| Ok(LockSpace::default()))?,
             databases: settle_all(keys.databases, |label, keys| keys.settle(label, folder))?,
             queues: settle_all(keys.queues, |label, keys| keys.settle(label))?,
             consumers: settle_all(keys.consumers, |queue, keys| keys.settle(queue))?,
@@ -401,7 +408,7 @@ mod tests {
     #[test]
     fn empty_tables_grant_with_defaults() {
         let shared = settle("[locks]\nstock = {}\n[databases.default]\n[queues.orders]\n").unwrap();
-        assert_eq!(shared.locks["stock"], LockSpace {});
+        assert_eq!(shared.locks["stock"], LockSpace::default());
         let database = Database {
             migrations: None,
             max_size: 1 << 30,

@@ -9,6 +9,7 @@ mod embedded;
 mod locks;
 mod postgres;
 mod queues;
+mod redis;
 
 use super::BoxFuture;
 use super::db::{Database, Value};
@@ -140,9 +141,13 @@ fn databases_conform() {
 }
 
 #[test]
-fn embedded_locks_conform() {
+fn locks_conform() {
     let mut table = Table::default();
     table.run::<Embedded>(locks::cases());
+    if let Some(server) = redis::Server::start() {
+        table.run::<redis::Bound>(locks::cases());
+        drop(server);
+    }
     table.finish();
 }
 

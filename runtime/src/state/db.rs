@@ -196,6 +196,14 @@ impl GivenUp {
     }
 }
 
+/// The fencing token of a lock that servers share: a database that they share, too, refuses it once it has seen a higher
+/// one of that key.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Fence {
+    pub key: String,
+    pub token: u64,
+}
+
 /// An engine that holds one database.
 pub trait Database {
     /// Names the language of its statements.
@@ -207,20 +215,31 @@ pub trait Database {
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
-        self.batch_unless(statements, options, GivenUp::default())
+        self.batch_unless(statements, options, Vec::new(), GivenUp::default())
     }
 
     /// Does the same, and stops if the batch is given up before its commit: others wait. Ready when it has stopped, too.
+    /// Fences are sorted, each key once. `LostFence` if one was refused.
     fn batch_unless(
         &self,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
+        fences: Vec<Fence>,
         given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>>;
 
     /// Begins a transaction. It may be ready before it has begun: then its calls wait, and say why it could not begin.
     /// Dropping the future, or the transaction, rolls it back.
-    fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>>;
+    fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
+        self.begin_fenced(options, Vec::new())
+    }
+
+    /// Does the same; the transaction fails with `LostFence` if one of the fences, as above, is refused.
+    fn begin_fenced(
+        &self,
+        options: TxOptions,
+        fences: Vec<Fence>,
+    ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>>;
 }
 
 /// An open transaction of a [`Database`]. Dropped, it is rolled back. Operations are run in the order in which they are

@@ -3,9 +3,11 @@
 //! The embedded locks are `table`, a pure state machine, and `embedded`, which gives it a clock and wakes those who wait.
 
 pub mod embedded;
+pub mod spaces;
 pub mod table;
 
 use super::BoxFuture;
+use super::db::Fence;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -156,6 +158,12 @@ pub trait Locks {
     /// Keeps guards from being lost, released or granted to others until the returned value is dropped: so that a commit is
     /// atomic with the check that they are held. `Lost` if one is not held.
     fn pin(&self, guards: &[GuardId]) -> Result<Pinned, LockError>;
+
+    /// Returns what a database has to check itself that others write to, too: nothing if nobody else gives out these locks.
+    /// Sorted, each key once.
+    fn fences(&self, _guards: &[GuardId]) -> Vec<Fence> {
+        Vec::new()
+    }
 
     /// Lists the locks that are held.
     fn list(&self) -> BoxFuture<'static, Result<Vec<LockStatus>, LockError>>;

@@ -23,10 +23,10 @@ pub use inspect::{Inspection, inspect};
 
 use super::BoxFuture;
 use super::db::{
-    Database, DbError, GivenUp, Isolation, RESULT_MAX, STATEMENT_TIME_MAX, Statement, Step,
+    Database, DbError, Fence, GivenUp, Isolation, RESULT_MAX, STATEMENT_TIME_MAX, Statement, Step,
     Transaction, TxOptions, Want, check_batch,
 };
-use connection::Fault;
+use connection::{Connection, Fault};
 use futures_util::future::join;
 use pool::{Lent, Pool};
 use std::future::ready;
@@ -81,12 +81,13 @@ impl Postgres {
         statements: &[(Statement, Want)],
         options: TxOptions,
         deadline: Instant,
+        fences: &[Fence],
         given_up: &GivenUp,
     ) -> Result<Vec<Step>, DbError> {
         let lent = self.pool.get(deadline).await?;
         let stopped = tokio::select! {
             biased;
-            ran = run_all(&lent, statements, options) => match ran {
+            ran = run_all(&lent, statements, options, fences) => match ran {
                 Ok(steps) => return commit(lent, options.read_only).await.map(|()| steps),
                 Err(fault) => {
                     let told = match fault.is_stale() {
@@ -117,6 +118,7 @@ impl Database for Postgres {
         &self,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
+        fences: Vec<Fence>,
         given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
         if let Err(error) = check_batch(&statements) {
@@ -126,7 +128,7 @@ impl Database for Postgres {
         Box::pin(async move {
             let mut tries = 0;
             loop {
-                let tried = self.try_batch(&statements, options, deadline, &given_up);
+                let tried = self.try_batch(&statements, options, deadline, &fences, &given_up);
                 let tried = tried.await;
                 tries += 1;
                 // All that it does is known, so it need not be the guest who begins anew.
@@ -148,8 +150,12 @@ impl Database for Postgres {
         })
     }
 
-    fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
-        let transaction = transaction::new(self.pool.clone(), options);
+    fn begin_fenced(
+        &self,
+        options: TxOptions,
+        fences: Vec<Fence>,
+    ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
+        let transaction = transaction::new(self.pool.clone(), options, fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }
@@ -174,16 +180,33 @@ fn begin(options: TxOptions) -> String {
     )
 }
 
+/// Begins a transaction that holds its fences: who has a higher token waits for its end, or has been here before.
+async fn begin_within(
+    connection: &Connection,
+    options: TxOptions,
+    fences: &[Fence],
+) -> Result<(), Fault> {
+    let opening = begin(options);
+    // In this order on their way, and together.
+    let begun = connection.client.batch_execute(&opening);
+    let (begun, passed) = join(begun, connection.pass(fences)).await;
+    begun?;
+    passed
+}
+
 /// Runs statements in a transaction that it begins, and leaves open.
 async fn run_all(
     lent: &Lent,
     statements: &[(Statement, Want)],
     options: TxOptions,
+    fences: &[Fence],
 ) -> Result<Vec<Step>, Fault> {
     let mut room = RESULT_MAX;
     let mut steps = Vec::with_capacity(statements.len());
     let mut statements = statements.iter();
-    if let Some((first, want)) = statements.next() {
+    if !fences.is_empty() && !options.read_only {
+        begin_within(lent, options, fences).await?;
+    } else if let Some((first, want)) = statements.next() {
         let opening = begin(options);
         let first = lent.run(first, *want, &mut room);
         // In this order on their way, and together.

@@ -8,6 +8,7 @@ mod configure;
 mod outbox;
 mod peer;
 mod returning;
+mod servers;
 mod session;
 mod sessions;
 mod stores;
@@ -21,10 +22,10 @@ use crate::config::shared::Shared;
 use crate::exit_code::ExitCode;
 use crate::ipc::{Channel, HEARTBEAT_MS, StateReport, StateVitals, ToState};
 use crate::sandbox::{Needs, Role};
-use crate::state::postgres::Address;
 use accept::Reception;
 use configure::Configurator;
 use returning::Returning;
+use servers::Servers;
 use sessions::Sessions;
 use std::collections::BTreeMap;
 use std::io;
@@ -54,8 +55,10 @@ pub struct Boot {
     pub channel: Channel,
     /// Folders with migrations, now or after a reload.
     pub reads: Vec<PathBuf>,
-    /// The URLs of the servers that databases are bound to, by label.
+    /// The URLs of the servers that labels are bound to, by name, such as `db.default`.
     pub servers: BTreeMap<String, Secret>,
+    /// What all state processes of one server of wrun's are known by where others are known, too.
+    pub identity: String,
     /// Whether the kernel is asked to confine it.
     pub sandbox: Mode,
 }
@@ -63,14 +66,13 @@ pub struct Boot {
 /// Serves until stopped. Runs in the state process and returns the status that it ends with.
 pub fn run(mut boot: Boot) -> ExitCode {
     // Certificates that they name are read now, too.
-    let servers = servers(std::mem::take(&mut boot.servers));
-    let reached = || servers.values().filter_map(|server| server.as_ref().ok());
+    let servers = Servers::read(std::mem::take(&mut boot.servers), boot.identity.clone());
     let needs = Needs {
         read: boot.reads.clone(),
         write: vec![boot.data.clone()],
-        ports: reached().flat_map(Address::ports).collect(),
-        resolves: reached().any(Address::resolves),
-        sockets: reached().flat_map(Address::sockets).collect(),
+        ports: servers.ports(),
+        resolves: servers.resolves(),
+        sockets: servers.sockets(),
         listeners: vec![boot.listener.as_raw_fd()],
         ..Needs::none(Role::State)
     };
@@ -80,16 +82,6 @@ pub fn run(mut boot: Boot) -> ExitCode {
         return failure.code;
     }
     serve_as_child_of(boot, servers, nix::unistd::getppid().as_raw())
-}
-
-/// Where the servers are that databases are bound to, by label; or why nobody can tell.
-type Servers = BTreeMap<String, Result<Address, String>>;
-
-/// Reads the URLs, which are wiped.
-fn servers(urls: BTreeMap<String, Secret>) -> Servers {
-    let urls = urls.into_iter();
-    urls.map(|(label, url)| (label, Address::parse(&url)))
-        .collect()
 }
 
 /// Serves until stopped; `supervisor` is the process whose children are workers.
@@ -202,6 +194,10 @@ impl Server {
         }
         for bound in reception.stores.bound.take().into_values() {
             bound.close();
+        }
+        for bound in reception.stores.locks.bound().values() {
+            // What is not given back runs out.
+            let _ = timeout(STOP_MAX, bound.flush()).await;
         }
         beat.abort();
         ExitCode::Ok

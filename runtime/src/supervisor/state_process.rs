@@ -39,7 +39,7 @@ impl StateHandle {
     fn spawn(
         data: PathBuf,
         reads: Vec<PathBuf>,
-        servers: BTreeMap<String, Secret>,
+        (servers, identity): (BTreeMap<String, Secret>, String),
         listener: &UnixListener,
         live: Vec<i32>,
         sandbox: &Sandbox,
@@ -65,6 +65,7 @@ impl StateHandle {
                 channel: theirs,
                 reads,
                 servers,
+                identity,
                 sandbox,
             })
         })?;
@@ -201,7 +202,7 @@ impl Supervisor<'_> {
         StateHandle::spawn(
             self.folder.data(),
             reads,
-            servers,
+            (servers, self.identity.clone()),
             listener,
             live,
             &self.sandbox,

@@ -3,7 +3,7 @@
 use super::{Finding, Status};
 use crate::config::{BindingArgs, Bindings, Secret, Shared};
 use crate::failure::Failure;
-use crate::state::postgres::{self, Address, Inspection};
+use crate::state::{postgres, redis};
 
 /// Tries each of them.
 pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
@@ -24,11 +24,13 @@ pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for (name, bound) in bindings.list() {
-        let label = name.strip_prefix("db.").unwrap_or(&name);
-        let Some(url) = urls.remove(label) else {
+        let Some(url) = urls.remove(&name) else {
             continue;
         };
-        findings.extend(runtime.block_on(postgres(&name, &bound.shown, &url)));
+        findings.extend(match bound.backend.as_str() {
+            "redis" => runtime.block_on(redis(&name, &bound.shown, &url)),
+            _ => runtime.block_on(postgres(&name, &bound.shown, &url)),
+        });
     }
     findings
 }
@@ -42,26 +44,96 @@ fn of_failure(failure: Failure) -> Finding {
 }
 
 async fn postgres(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
-    let address = match Address::parse(url) {
+    let address = match postgres::Address::parse(url) {
         Ok(address) => address,
-        Err(why) => {
-            let wrong = Finding::new(name, Status::Missing, format!("its URL is wrong: {why}"));
-            return vec![wrong.next(format!("correct what the binding {name} names"))];
-        }
+        Err(why) => return vec![wrong(name, &why)],
     };
     match postgres::inspect(&address).await {
         Ok(found) => of_postgres(name, shown, &found),
-        Err(why) => {
-            let away = Finding::new(name, Status::Missing, format!("{shown}: {why}"));
-            vec![away.next(format!(
-                "check the binding {name}, and that PostgreSQL runs there"
-            ))]
-        }
+        Err(why) => vec![away(name, shown, &why, "PostgreSQL")],
     }
 }
 
-fn of_postgres(name: &str, shown: &str, found: &Inspection) -> Vec<Finding> {
-    let Inspection {
+async fn redis(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
+    let address = match redis::Address::parse(url) {
+        Ok(address) => address,
+        Err(why) => return vec![wrong(name, &why)],
+    };
+    match redis::inspect(&address).await {
+        Ok(found) => of_redis(name, shown, &found),
+        Err(why) => vec![away(name, shown, &why, "Redis or Valkey")],
+    }
+}
+
+fn wrong(name: &str, why: &str) -> Finding {
+    Finding::new(name, Status::Missing, format!("its URL is wrong: {why}"))
+        .next(format!("correct what the binding {name} names"))
+}
+
+fn away(name: &str, shown: &str, why: &str, product: &str) -> Finding {
+    Finding::new(name, Status::Missing, format!("{shown}: {why}")).next(format!(
+        "check the binding {name}, and that {product} runs there"
+    ))
+}
+
+fn of_redis(name: &str, shown: &str, found: &redis::Inspection) -> Vec<Finding> {
+    let about =
+        |what: &str, status, text: &str| Finding::new(format!("{name} {what}"), status, text);
+    let server = format!("{} {} at {shown}", found.product, found.version);
+    let tls = found.is_encrypted.then_some("used");
+    let mut findings = vec![
+        Finding::new(name, Status::Ok, server),
+        encryption(name, tls, found.is_local, "use rediss:// in the URL"),
+        log(name, found),
+    ];
+    if !found.takes_writes {
+        let finding = about("writes", Status::Missing, "it takes no writes: a replica");
+        findings.push(finding.next("bind the primary server"));
+    }
+    if found.is_cluster {
+        let text = "it is part of a cluster, of which wrun knows one node";
+        let finding = about("cluster", Status::Off, text);
+        findings.push(finding.next("bind a server that is no cluster"));
+    }
+    match found.eviction.as_deref() {
+        None | Some("noeviction") => {}
+        Some(policy) => {
+            let text = format!("{policy}: locks are thrown away when memory is short");
+            let finding = about("eviction", Status::Off, &text);
+            findings.push(finding.next("set maxmemory-policy to noeviction"));
+        }
+    }
+    if found.replicas > 0 {
+        let text = format!(
+            "{} replicas, which may not know the last locks",
+            found.replicas
+        );
+        findings.push(about("replicas", Status::Info, &text));
+    }
+    findings
+}
+
+/// A server that forgets its locks in a crash gives them out twice; fences hold.
+fn log(name: &str, found: &redis::Inspection) -> Finding {
+    let name = format!("{name} durability");
+    let fsync = found.fsync.as_deref().unwrap_or("not known");
+    match found.has_log {
+        true if fsync == "always" => {
+            Finding::new(name, Status::Ok, "appendonly, appendfsync always")
+        }
+        true => Finding::new(
+            name,
+            Status::Info,
+            format!("appendonly, appendfsync {fsync}"),
+        )
+        .next("locks of the last moments are forgotten in a crash: commit with the guard"),
+        false => Finding::new(name, Status::Info, "none: a restart forgets all locks")
+            .next("commit with the guard, or turn on appendonly"),
+    }
+}
+
+fn of_postgres(name: &str, shown: &str, found: &postgres::Inspection) -> Vec<Finding> {
+    let postgres::Inspection {
         version, isolation, ..
     } = found;
     let about =
@@ -70,7 +142,12 @@ fn of_postgres(name: &str, shown: &str, found: &Inspection) -> Vec<Finding> {
     let isolation = format!("serializable, as wrun asks for; {isolation} for others");
     let mut findings = vec![
         Finding::new(name, Status::Ok, server),
-        encryption(name, found),
+        encryption(
+            name,
+            found.tls.as_deref(),
+            found.is_local,
+            "add ?sslmode=verify-full to the URL",
+        ),
         about("isolation", Status::Ok, isolation),
         durability(name, found),
     ];
@@ -89,22 +166,22 @@ fn of_postgres(name: &str, shown: &str, found: &Inspection) -> Vec<Finding> {
     findings
 }
 
-fn encryption(name: &str, found: &Inspection) -> Finding {
+fn encryption(name: &str, tls: Option<&str>, is_local: bool, next: &str) -> Finding {
     let name = format!("{name} TLS");
-    match &found.tls {
+    match tls {
         Some(version) => Finding::new(name, Status::Ok, version),
-        None if found.is_local => Finding::new(name, Status::Info, "none, on this machine"),
+        None if is_local => Finding::new(name, Status::Info, "none, on this machine"),
         None => Finding::new(
             name,
             Status::Off,
             "none: what is sent can be read on its way",
         )
-        .next("add ?sslmode=verify-full to the URL"),
+        .next(next),
     }
 }
 
 /// What was acknowledged is there after a crash only if these are as they are by default.
-fn durability(name: &str, found: &Inspection) -> Finding {
+fn durability(name: &str, found: &postgres::Inspection) -> Finding {
     let name = format!("{name} durability");
     let settings = found.durability.iter();
     let shown = |(setting, value): &(&str, String)| format!("{setting} {value}");
@@ -123,6 +200,7 @@ fn durability(name: &str, found: &Inspection) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::postgres::Inspection;
 
     fn found() -> Inspection {
         Inspection {
@@ -174,5 +252,31 @@ mod tests {
         };
         assert_eq!(status(&replica, "writes"), Some(Status::Missing));
         assert_eq!(status(&replica, "rights"), Some(Status::Missing));
+    }
+
+    #[test]
+    fn redis_that_may_forget_locks_says_so() {
+        let found = redis::Inspection {
+            product: "Redis",
+            version: "7.0".to_owned(),
+            is_encrypted: false,
+            is_local: true,
+            takes_writes: true,
+            replicas: 1,
+            is_cluster: false,
+            eviction: Some("allkeys-lru".to_owned()),
+            has_log: true,
+            fsync: Some("everysec".to_owned()),
+        };
+        let findings = of_redis("lock.x", "redis://x", &found);
+        let of = |what: &str| {
+            let name = format!("lock.x {what}");
+            let found = findings.iter().find(|finding| finding.name == name);
+            found.map(|finding| finding.status)
+        };
+        assert_eq!(of("eviction"), Some(Status::Off));
+        assert_eq!(of("durability"), Some(Status::Info));
+        assert_eq!(of("replicas"), Some(Status::Info));
+        assert_eq!((of("writes"), of("cluster")), (None, None));
     }
 }

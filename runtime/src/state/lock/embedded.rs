@@ -82,6 +82,11 @@ impl EmbeddedLocks {
         self.0.pids.borrow_mut().insert(session, pid);
     }
 
+    /// Ends the lease of a guard that somebody else keeps, too, and has lost.
+    pub fn lose(&self, guard: GuardId) {
+        self.0.run(|table, now| table.lose(guard, now));
+    }
+
     /// Grants nothing until [`EmbeddedLocks::resume`]: others may still hold what they held before this process started.
     pub fn suspend(&self) {
         self.0.run(|table, _| table.suspend());

@@ -171,6 +171,20 @@ impl LockTable {
         }
     }
 
+    /// Ends the lease of a guard: it is no longer held where others see it. A pinned one is lost when the pin is off.
+    pub fn lose(&mut self, id: GuardId, now: Millis) {
+        self.expire(now);
+        let Some(guard) = self.guards.get_mut(&id) else {
+            return;
+        };
+        guard.cut(now);
+        let mut next = Next::new();
+        if matches!(guard.state, State::Held { .. }) && guard.pins == 0 {
+            self.check_lease(id, now, &mut next);
+        }
+        self.settle_all(next, now);
+    }
+
     /// Keeps guards as they are until [`LockTable::unpin`]: all of them, or none if one of them is not held.
     pub fn pin(&mut self, ids: &[GuardId], now: Millis) -> Result<(), LockError> {
         self.expire(now);

@@ -3,7 +3,8 @@
 //! `sslmode` and `sslrootcert` are read here, because the client knows only half of the one and none of the other; all
 //! else is the client's, and means what it means to libpq.
 
-use super::tls::{Tls, Trust};
+use super::tls::Tls;
+use crate::state::tls::Trust;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;

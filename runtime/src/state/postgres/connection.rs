@@ -7,7 +7,7 @@ use super::error::{is_broken, is_stale, to_db_error};
 use super::tls::{Driver, Tls};
 use super::tokens::{self, Parsed};
 use crate::state::db::{
-    Column, DbError, Done, PARAMS_MAX, RESULT_MAX, Row, Rows, Statement, Step, Value, Want,
+    Column, DbError, Done, Fence, PARAMS_MAX, RESULT_MAX, Row, Rows, Statement, Step, Value, Want,
 };
 use futures_util::StreamExt as _;
 use std::cell::RefCell;
@@ -17,6 +17,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, RowStream};
+
+/// Notes the tokens of keys, unless there are higher ones. Those that wait for a row here wait for a whole transaction.
+const PASS: &str = "INSERT INTO wrun.fences AS known (key, token) \
+    SELECT * FROM unnest($1::text[], $2::bigint[]) \
+    ON CONFLICT (key) DO UPDATE SET token = excluded.token, at = now() WHERE known.token <= excluded.token RETURNING 1";
 
 /// What a value costs in a result beside its bytes.
 const VALUE_COST: usize = 16;
@@ -83,6 +88,31 @@ impl From<Error> for Fault {
 }
 
 impl Connection {
+    /// Enters fences in the transaction: `LostFence` if there is a higher token, or if the transaction of an earlier holder
+    /// ended only now, so that what was read under the lock may be old.
+    pub(super) async fn pass(&self, fences: &[Fence]) -> Result<(), Fault> {
+        let keys: Vec<&str> = fences.iter().map(|fence| &*fence.key).collect();
+        let token = |fence: &Fence| i64::try_from(fence.token).unwrap_or(i64::MAX);
+        let tokens: Vec<i64> = fences.iter().map(token).collect();
+        let entered = self
+            .client
+            .query_typed(
+                PASS,
+                &[(&keys, Type::TEXT_ARRAY), (&tokens, Type::INT8_ARRAY)],
+            )
+            .await;
+        match entered {
+            Ok(rows) if rows.len() == fences.len() => Ok(()),
+            Ok(_) => Err(DbError::LostFence.into()),
+            Err(error) => match to_db_error(&error) {
+                DbError::Engine {
+                    retryable: true, ..
+                } => Err(DbError::LostFence.into()),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
     pub(super) fn new(client: Client, driver: Driver, tls: Tls) -> Self {
         Self {
             client,

@@ -28,6 +28,9 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS wrun.migrations (
         name text PRIMARY KEY, sha256 text NOT NULL, at timestamptz NOT NULL DEFAULT now());
     CREATE TABLE IF NOT EXISTS wrun.processed (id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE IF NOT EXISTS wrun.fences (
+        key text PRIMARY KEY, token bigint NOT NULL, at timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX IF NOT EXISTS fences_by_time ON wrun.fences (at);
     CREATE INDEX IF NOT EXISTS processed_by_time ON wrun.processed (at);
     INSERT INTO wrun.meta VALUES ('format', 1) ON CONFLICT DO NOTHING";
 
@@ -85,7 +88,9 @@ async fn set_up(connection: &Connection) -> Result<BTreeMap<String, String>, DbE
             .await?
             .is_empty()
             || client
-                .batch_execute("SELECT FROM wrun.meta, wrun.migrations, wrun.processed LIMIT 0")
+                .batch_execute(
+                    "SELECT FROM wrun.meta, wrun.migrations, wrun.processed, wrun.fences LIMIT 0",
+                )
                 .await
                 .is_err()
         {

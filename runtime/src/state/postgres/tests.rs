@@ -357,3 +357,87 @@ fn connection_is_encrypted_as_the_url_says_and_only_for_a_certificate_that_holds
         }
     });
 }
+
+fn fence(token: u64) -> Vec<Fence> {
+    vec![Fence {
+        key: "stock/1".to_owned(),
+        token,
+    }]
+}
+
+async fn batch_within(db: &Postgres, token: u64) -> Result<Vec<Step>, DbError> {
+    let batch = vec![statement(
+        "INSERT INTO sold VALUES ($1)",
+        [Value::Integer(token as i64)],
+    )];
+    let (options, given_up) = (TxOptions::default(), GivenUp::default());
+    db.batch_unless(batch, options, fence(token), given_up)
+        .await
+}
+
+async fn begin_within(db: &Postgres, token: u64) -> Box<dyn Transaction> {
+    let begun = db.begin_fenced(TxOptions::default(), fence(token));
+    begun.await.unwrap()
+}
+
+async fn sell(tx: &dyn Transaction, token: u64) -> Result<Step, DbError> {
+    let (sell, want) = statement(
+        "INSERT INTO sold VALUES ($1)",
+        [Value::Integer(token as i64)],
+    );
+    tx.run(sell, want).await
+}
+
+#[test]
+fn token_that_is_lower_than_one_that_was_seen_is_refused_and_leaves_nothing() {
+    test(async |db, server| {
+        run(db, "CREATE TABLE sold (token bigint)").await.unwrap();
+        batch_within(db, 7).await.unwrap();
+        batch_within(db, 7).await.unwrap();
+        let late = begin_within(db, 6).await;
+        assert_eq!(sell(&*late, 6).await.err(), Some(DbError::LostFence));
+        assert_eq!(late.commit().await, Err(DbError::LostFence));
+        assert_eq!(batch_within(db, 5).await.err(), Some(DbError::LostFence));
+        let next = begin_within(db, 8).await;
+        sell(&*next, 8).await.unwrap();
+        next.commit().await.unwrap();
+        // What reads takes nothing from anybody.
+        let options = TxOptions {
+            read_only: true,
+            ..TxOptions::default()
+        };
+        let looks = db.begin_fenced(options, fence(1)).await.unwrap();
+        let (count, want) = statement("SELECT count(*) FROM sold", []);
+        looks.run(count, want).await.unwrap();
+        looks.commit().await.unwrap();
+        let sold = "SELECT string_agg(token::text, ',' ORDER BY token) FROM sold";
+        assert_eq!(server.query("postgres", sold), "7,7,8");
+        let seen = "SELECT key || token FROM wrun.fences";
+        assert_eq!(server.query("postgres", seen), "stock/18");
+    });
+}
+
+#[test]
+fn transaction_of_an_earlier_holder_that_ends_late_costs_the_next_one_its_lock() {
+    test(async |db, server| {
+        run(db, "CREATE TABLE sold (token bigint)").await.unwrap();
+        let first = begin_within(db, 1).await;
+        sell(&*first, 1).await.unwrap();
+        let mut second = Box::pin(batch_within(db, 2));
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let blocked = async {
+            while server.query("postgres", waits) != "1" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = blocked => {}
+            done = &mut second => panic!("it did not wait: {done:?}"),
+        }
+        first.commit().await.unwrap();
+        // It may have read what was there before.
+        assert_eq!(second.await.err(), Some(DbError::LostFence));
+        assert_eq!(server.query("postgres", "SELECT count(*) FROM sold"), "1");
+        batch_within(db, 3).await.unwrap();
+    });
+}

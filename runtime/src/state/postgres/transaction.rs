@@ -8,7 +8,9 @@ mod cursors;
 
 use super::pool::Pool;
 use crate::state::BoxFuture;
-use crate::state::db::{Column, DbError, Row, Statement, Step, Transaction, TxOptions, Want};
+use crate::state::db::{
+    Column, DbError, Fence, Row, Statement, Step, Transaction, TxOptions, Want,
+};
 use crate::state::queue::{Message, QueueError};
 use course::{Course, GivenUp, serve};
 use cursors::Cursors;
@@ -45,7 +47,7 @@ pub(super) struct Handle {
 }
 
 /// Returns the handle of a transaction that begins with its first call.
-pub(super) fn new(pool: Pool, options: TxOptions) -> Handle {
+pub(super) fn new(pool: Pool, options: TxOptions, fences: Vec<Fence>) -> Handle {
     let (sender, ops) = mpsc::unbounded_channel();
     let (holder, given_up) = oneshot::channel();
     let over = Over::default();
@@ -58,6 +60,7 @@ pub(super) fn new(pool: Pool, options: TxOptions) -> Handle {
     let course = Course {
         pool,
         options,
+        fences,
         deadline: Instant::now() + options.timeout,
         lent: None,
         over,

@@ -11,8 +11,10 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A server that does not answer for so long is taken to be away.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Forgets work that was done long ago. Not serializable, so that it meets nobody.
-const TIDY: &str = "DELETE FROM wrun.processed WHERE at < now() - interval '30 days'";
+/// Forgets work that was done long ago, and tokens that nobody can hold a lower one than: no lease is longer than a day.
+/// Not serializable, so that it meets nobody.
+const TIDY: &str = "DELETE FROM wrun.processed WHERE at < now() - interval '30 days'; \
+    DELETE FROM wrun.fences WHERE at < now() - interval '7 days'";
 
 /// How often that is done, and how long it may take.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);

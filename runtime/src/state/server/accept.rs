@@ -93,9 +93,7 @@ impl Reception {
         };
         if let Rights::Guest(_) = rights {
             self.returning.connected(peer.pid);
-            if let Some(locks) = self.stores.locks.get() {
-                locks.begin_session(entry.id, peer.pid);
-            }
+            self.stores.locks.begin_session(entry.id, peer.pid);
         }
         entry.outbox.answer(id, Reply::Done);
         let (stores, outbox) = (self.stores.clone(), entry.outbox.clone());

@@ -2,8 +2,8 @@
 //!
 //! What is open stays open: another generation may use it.
 
-use super::Servers;
 use super::returning::Returning;
+use super::servers::Servers;
 use super::sessions::Sessions;
 use super::stores::Stores;
 use crate::config::shared::{self, Bound, Durability, Shared};
@@ -17,6 +17,7 @@ use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
 use crate::state::postgres::Postgres;
 use crate::state::queue::DEAD_SUFFIX;
 use crate::state::queue::embedded::{EmbeddedQueue, Sink};
+use crate::state::redis::RedisLocks;
 use crate::state::sqlite::messages::Stored;
 use crate::state::sqlite::{FatalFn, Options, Sqlite};
 use std::collections::{BTreeMap, HashMap};
@@ -83,8 +84,12 @@ impl Configurator {
         for label in shared.keyvalue.keys() {
             self.make_table(&keyvalue::database(label)).await?;
         }
-        if !shared.locks.is_empty() {
-            self.open_locks().await?;
+        let is_again = !live.is_empty();
+        for (label, space) in &shared.locks {
+            match &space.bound {
+                Some(bound) => self.open_bound_locks(label, bound, is_again).await?,
+                None => self.open_locks().await?,
+            }
         }
         self.open_queues(&shared.queues).await?;
         self.stores.grant(generation, shared);
@@ -97,7 +102,7 @@ impl Configurator {
         if live.is_empty() || !self.returning.is_waiting() {
             return;
         }
-        if let Some(locks) = self.stores.locks.get() {
+        if let Some(locks) = self.stores.locks.embedded() {
             locks.suspend();
         }
         let (stores, returning) = (self.stores.clone(), self.returning.clone());
@@ -110,7 +115,7 @@ impl Configurator {
                 tracing::warn!("locks are granted again, though not every worker has connected");
                 returning.give_up();
             }
-            if let Some(locks) = stores.locks.get() {
+            if let Some(locks) = stores.locks.embedded() {
                 locks.resume();
             }
         });
@@ -179,20 +184,8 @@ impl Configurator {
         let postgres = match opened {
             Some(postgres) => postgres,
             None => {
-                let wrong = |why: &str| {
-                    let what = format!(
-                        "database {label}: its URL ({}) is wrong: {why}",
-                        bound.shown
-                    );
-                    Failure::new(ExitCode::Config, what).hint(format!(
-                        "correct what the binding db.{label} names, and restart the server"
-                    ))
-                };
-                let address = match self.servers.get(label) {
-                    Some(Ok(address)) => address.clone(),
-                    Some(Err(why)) => return Err(wrong(why)),
-                    None => return Err(wrong("it was not there when the server was started")),
-                };
+                let address = self.servers.database(label);
+                let address = address.map_err(|why| wrong_url("db", label, bound, &why))?;
                 let postgres = Postgres::new(label, address);
                 tokio::task::spawn_local(postgres.clone().watch());
                 let mut open = self.stores.bound.borrow_mut();
@@ -222,7 +215,7 @@ impl Configurator {
     }
 
     async fn open_locks(&self) -> Result<(), Failure> {
-        if self.stores.locks.get().is_some() {
+        if self.stores.locks.embedded().is_some() {
             return Ok(());
         }
         let sqlite = self.sqlite(DEFAULT)?;
@@ -241,8 +234,37 @@ impl Configurator {
         if self.returning.is_waiting() {
             locks.suspend();
         }
-        // Nobody else sets it: generations are configured one after the other.
-        let _ = self.stores.locks.set(locks);
+        self.stores.locks.embed(locks);
+        Ok(())
+    }
+
+    /// Takes a space of locks of a server. What a state process before this one held there is released as soon as nobody
+    /// believes in it any more.
+    async fn open_bound_locks(
+        &self,
+        space: &str,
+        bound: &Bound,
+        is_again: bool,
+    ) -> Result<(), Failure> {
+        if self.stores.locks.bound().contains_key(space) {
+            return Ok(());
+        }
+        let address = self.servers.locks(space);
+        let address = address.map_err(|why| wrong_url("lock", space, bound, &why))?;
+        let sessions = self.sessions.clone();
+        let on_lost = Box::new(move |guard| sessions.tell_lost(guard));
+        let locks = RedisLocks::new(space, address, &self.servers.identity, on_lost);
+        let locks = locks.or_fail(ExitCode::System, || {
+            "there are no random numbers".to_owned()
+        })?;
+        locks.prepare(is_again).await?;
+        let (returning, left_behind) = (self.returning.clone(), locks.clone());
+        tokio::task::spawn_local(async move {
+            // The same as for those that are embedded.
+            let _ = tokio::time::timeout(TTL_DEFAULT, returning.over()).await;
+            left_behind.sweep().await;
+        });
+        self.stores.locks.bind(space, locks);
         Ok(())
     }
 
@@ -285,6 +307,13 @@ impl Configurator {
     }
 }
 
+fn wrong_url(kind: &str, label: &str, bound: &Bound, why: &str) -> Failure {
+    let what = format!("{kind}.{label}: its URL ({}) is wrong: {why}", bound.shown);
+    Failure::new(ExitCode::Config, what).hint(format!(
+        "correct what the binding {kind}.{label} names, and restart the server"
+    ))
+}
+
 fn say_applied(label: &str, migrations: Vec<String>) {
     for name in migrations {
         // Before the URL, which is the first line on stderr.
@@ -320,7 +349,8 @@ fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
         .queues
         .values()
         .any(|queue| queue.database == DEFAULT);
-    if !shared.locks.is_empty() || holds_queue {
+    let has_locks = shared.locks.values().any(|space| space.bound.is_none());
+    if has_locks || holds_queue {
         needed
             .entry(DEFAULT.to_owned())
             .or_insert(shared::Database {

@@ -14,7 +14,7 @@ use super::stores::Stores;
 use crate::config::shared::Shared;
 use crate::state::BoxFuture;
 use crate::state::db::Transaction;
-use crate::state::lock::SessionId;
+use crate::state::lock::{Locks as _, SessionId};
 use crate::state::protocol::{Call, Incoming, Reply, Request, Stream};
 use crate::state::queue::Queue as _;
 use crate::state::spin::Spin;
@@ -281,9 +281,7 @@ impl Drop for Session {
         self.tasks.abort_all();
         self.transactions.clear();
         self.batches.give_up_all();
-        if let Some(locks) = self.stores.locks() {
-            locks.end_session(self.id);
-        }
+        self.stores.locks.end_session(self.id);
         for queue in self.consumed.take() {
             if let Some(queue) = self.stores.queue(&queue) {
                 queue.leave(self.id, true);

@@ -4,13 +4,12 @@
 
 use crate::config::shared::Shared;
 use crate::state::db::Database;
-use crate::state::lock::Locks;
-use crate::state::lock::embedded::EmbeddedLocks;
+use crate::state::lock::spaces::Spaces;
 use crate::state::postgres::Postgres;
 use crate::state::queue::Queue;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::sqlite::Sqlite;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ const WHY_MAX: usize = 80;
 /// Everything that is open, by label.
 pub(super) struct Stores {
     data: PathBuf,
-    pub(super) locks: OnceCell<EmbeddedLocks>,
+    pub(super) locks: Spaces,
     /// Those that are embedded; beside one that is bound there may be one, for queues.
     pub(super) databases: RefCell<BTreeMap<String, Sqlite>>,
     pub(super) bound: RefCell<BTreeMap<String, Postgres>>,
@@ -43,7 +42,7 @@ impl Stores {
     pub(super) fn new(data: PathBuf) -> Self {
         Self {
             data,
-            locks: OnceCell::new(),
+            locks: Spaces::default(),
             databases: RefCell::default(),
             bound: RefCell::default(),
             queues: RefCell::default(),
@@ -79,11 +78,6 @@ impl Stores {
         Ok(())
     }
 
-    /// Returns the locks, if any generation uses some.
-    pub(super) fn locks(&self) -> Option<&dyn Locks> {
-        self.locks.get().map(|locks| locks as &dyn Locks)
-    }
-
     /// Returns the database that guests know by this label.
     pub(super) fn database(&self, label: &str) -> Option<Rc<dyn Database>> {
         if let Some(bound) = self.bound.borrow().get(label) {
@@ -95,14 +89,18 @@ impl Stores {
 
     /// Returns the names of what is bound to a server, and why it cannot be reached, if it cannot.
     pub(super) fn bound_status(&self) -> BTreeMap<String, Option<String>> {
-        let bound = self.bound.borrow();
-        let status = |(label, bound): (&String, &Postgres)| {
-            let why = bound.why_away();
-            // All of them have to fit into one message.
-            let why = why.map(|why| why.chars().take(WHY_MAX).collect());
-            (format!("db.{label}"), why)
-        };
-        bound.iter().map(status).collect()
+        let databases = self.bound.borrow();
+        let databases = databases
+            .iter()
+            .map(|(label, bound)| (format!("db.{label}"), bound.why_away()));
+        let locks = self.locks.bound();
+        let locks = locks
+            .iter()
+            .map(|(label, bound)| (format!("lock.{label}"), bound.why_away()));
+        // All of them have to fit into one message.
+        let shorten = |why: String| why.chars().take(WHY_MAX).collect();
+        let all = databases.chain(locks);
+        all.map(|(name, why)| (name, why.map(shorten))).collect()
     }
 
     pub(super) fn sqlite(&self, label: &str) -> Option<Sqlite> {

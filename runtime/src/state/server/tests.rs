@@ -64,10 +64,11 @@ impl Fixture {
             channel: theirs,
             reads: Vec::new(),
             servers: BTreeMap::new(),
+            identity: String::new(),
             sandbox: Mode::Off,
         };
         // No process has the pid 0, so this one may be an operator.
-        let thread = std::thread::spawn(|| serve_as_child_of(boot, Servers::new(), 0));
+        let thread = std::thread::spawn(|| serve_as_child_of(boot, Servers::default(), 0));
         self.running = Some(Running {
             channel: ours,
             thread,
@@ -305,6 +306,7 @@ fn child_of_the_supervisor_is_no_operator() {
         channel: theirs,
         reads: Vec::new(),
         servers: BTreeMap::new(),
+        identity: String::new(),
         sandbox: Mode::Off,
     };
     // This process's parent is the parent of the state process, too, as it runs here.

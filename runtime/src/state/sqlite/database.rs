@@ -10,7 +10,7 @@ use super::work::{Manner, OneShot};
 use super::writer::{Job, Writer};
 use crate::state::BoxFuture;
 use crate::state::db::{
-    Database, DbError, GivenUp, RESULT_MAX, Statement, Step, Transaction, TxOptions, Want,
+    Database, DbError, Fence, GivenUp, RESULT_MAX, Statement, Step, Transaction, TxOptions, Want,
     check_batch,
 };
 use std::future::ready;
@@ -59,6 +59,8 @@ impl Database for Sqlite {
         &self,
         statements: Vec<(Statement, Want)>,
         options: TxOptions,
+        // Nobody but this process writes to it, which knows its locks.
+        _: Vec<Fence>,
         given_up: GivenUp,
     ) -> BoxFuture<'_, Result<Vec<Step>, DbError>> {
         if let Err(error) = check_batch(&statements) {
@@ -81,7 +83,11 @@ impl Database for Sqlite {
         Box::pin(ticket.answer(answered))
     }
 
-    fn begin(&self, options: TxOptions) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
+    fn begin_fenced(
+        &self,
+        options: TxOptions,
+        _: Vec<Fence>,
+    ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
         let ticket = Ticket::new(options.timeout);
         let (begin, session) = session::new(ticket, self.is_durable());
         if options.read_only {

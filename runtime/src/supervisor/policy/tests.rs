@@ -848,7 +848,10 @@ fn hung_worker_does_not_hold_up_the_end() {
 // The state process.
 
 fn shares(config: &mut Config) {
-    config.shared.locks.insert("stock".into(), LockSpace {});
+    config
+        .shared
+        .locks
+        .insert("stock".into(), LockSpace::default());
 }
 
 impl Server {

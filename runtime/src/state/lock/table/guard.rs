@@ -96,6 +96,14 @@ impl Guard {
         Ok(())
     }
 
+    /// Has its lease end now.
+    pub(super) fn cut(&mut self, now: Millis) {
+        if let State::Held { until, .. } = &mut self.state {
+            *until = now;
+            self.renew = false;
+        }
+    }
+
     /// Returns when its lease ends if `heard` was its session's last sign of life; at once if it is not held.
     pub(super) fn lease_end(&self, heard: Millis) -> Millis {
         match self.state {

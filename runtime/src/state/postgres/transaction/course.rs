@@ -2,10 +2,10 @@
 
 use super::cursors::Cursors;
 use super::{Answer, Op, Over};
-use crate::state::db::{DbError, RESULT_MAX, TxOptions, check_work_id};
+use crate::state::db::{DbError, Fence, RESULT_MAX, TxOptions, check_work_id};
 use crate::state::postgres::connection::{Connection, Fault};
 use crate::state::postgres::pool::{Lent, Pool};
-use crate::state::postgres::{IDLE_MAX, begin, commit};
+use crate::state::postgres::{IDLE_MAX, begin, begin_within, commit};
 use futures_util::future::join;
 use std::future::pending;
 use std::pin::pin;
@@ -21,6 +21,8 @@ const GO_BACK: &str = "ROLLBACK TO SAVEPOINT wrun";
 pub(super) struct Course {
     pub(super) pool: Pool,
     pub(super) options: TxOptions,
+    /// Checked when it begins; what holds them then holds them until its end.
+    pub(super) fences: Vec<Fence>,
     pub(super) deadline: Instant,
     /// `None` before the first call, and once it is over.
     pub(super) lent: Option<Lent>,
@@ -166,14 +168,15 @@ impl Course {
         loop {
             let opening = match self.lent {
                 Some(_) => SAVE_AGAIN.to_owned(),
-                None => format!("{}; {SAVE}", begin(self.options)),
+                None if self.is_fenced() => {
+                    self.begin_within().await?;
+                    SAVE.to_owned()
+                }
+                None => {
+                    self.lent = Some(self.lend().await?);
+                    format!("{}; {SAVE}", begin(self.options))
+                }
             };
-            if self.lent.is_none() {
-                let lent = self.pool.get(self.deadline).await.inspect_err(|_| {
-                    self.over.replace(Some(DbError::Closed));
-                })?;
-                self.lent = Some(lent);
-            }
             let Some(lent) = &self.lent else {
                 return Err(DbError::Closed);
             };
@@ -198,6 +201,36 @@ impl Course {
             }
             return Err(told);
         }
+    }
+
+    /// Tells whether there is something to check before its first statement.
+    fn is_fenced(&self) -> bool {
+        !self.fences.is_empty() && !self.options.read_only
+    }
+
+    /// Begins within its fences, or ends it.
+    async fn begin_within(&mut self) -> Result<(), DbError> {
+        let lent = self.lend().await?;
+        let begun = begin_within(&lent, self.options, &self.fences).await;
+        let Err(fault) = begun else {
+            self.lent = Some(lent);
+            return Ok(());
+        };
+        if fault.is_broken() {
+            return Err(self.lose(&fault));
+        }
+        lent.give_back();
+        let told = fault.told();
+        self.over.replace(Some(told.clone()));
+        Err(told)
+    }
+
+    /// Takes a connection, or ends it.
+    async fn lend(&mut self) -> Result<Lent, DbError> {
+        let lent = self.pool.get(self.deadline).await;
+        lent.inspect_err(|_| {
+            self.over.replace(Some(DbError::Closed));
+        })
     }
 
     /// Ends it because its connection cannot go on.

@@ -8,7 +8,7 @@ use crate::state::db::{
     Database, DbError, GivenUp, Statement, TX_TIME_MAX, Transaction, TxOptions, Want,
 };
 use crate::state::keyvalue;
-use crate::state::lock::GuardId;
+use crate::state::lock::{GuardId, Locks as _};
 use crate::state::protocol::{Reply, TRANSACTIONS_MAX};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -206,13 +206,15 @@ impl Session {
             Ok(database) => database,
             Err(error) => return Answer::Now(Reply::Db(error)),
         };
-        let Ok(pinned) = pin(&self.stores, &self.guards(fences)) else {
+        let guards = self.guards(fences);
+        let Ok(pinned) = pin(&self.stores, &guards) else {
             return Answer::Now(Reply::Db(DbError::LostFence));
         };
+        let fences = self.stores.locks.fences(&guards);
         let options = bounded(options);
         let (batches, given_up) = (self.batches.clone(), self.batches.begin(id));
         Answer::Surely(Box::pin(async move {
-            let batch = database.batch_unless(statements, options, given_up);
+            let batch = database.batch_unless(statements, options, fences, given_up);
             let done = batch.await;
             batches.end(id);
             drop(pinned);
@@ -242,9 +244,10 @@ impl Session {
             }
         };
         let (transactions, fences) = (self.transactions.clone(), self.guards(fences));
+        let tokens = self.stores.locks.fences(&fences);
         Ok(Answer::Later(Box::pin(async move {
             let begun = tokio::select! {
-                begun = database.begin(bounded(options)) => begun,
+                begun = database.begin_fenced(bounded(options), tokens) => begun,
                 Err(_) = given_up => Err(DbError::Closed),
             };
             let open = |transaction| Open {

@@ -11,15 +11,12 @@ use std::time::Instant;
 impl Session {
     pub(super) fn acquire(&self, granted: &Shared, guard: u64, request: Acquire) -> Answer {
         let space = &request.space;
-        let locks = match self.stores.locks() {
-            Some(locks) if granted.locks.contains_key(space) => locks,
-            _ => {
-                let error = LockError::Denied(format!("no lock space is called {space}"));
-                return Answer::Now(Reply::Lock(error));
-            }
-        };
+        if !granted.locks.contains_key(space) {
+            let error = LockError::Denied(format!("no lock space is called {space}"));
+            return Answer::Now(Reply::Lock(error));
+        }
         let arrived = Instant::now();
-        let acquired = locks.acquire(self.guard(guard), request);
+        let acquired = self.stores.locks.acquire(self.guard(guard), request);
         Answer::Later(Box::pin(async move {
             match acquired.await {
                 Ok(token) => Reply::Token {
@@ -32,42 +29,21 @@ impl Session {
     }
 
     pub(super) fn extend(&self, guard: u64, ttl_ms: u32) -> Answer {
-        self.change_guard(|locks| locks.extend(self.guard(guard), ttl_ms))
+        changed(self.stores.locks.extend(self.guard(guard), ttl_ms))
     }
 
     pub(super) fn release(&self, guard: u64) -> Answer {
-        self.change_guard(|locks| locks.release(self.guard(guard)))
+        changed(self.stores.locks.release(self.guard(guard)))
     }
 
     pub(super) fn drop_guard(&self, guard: u64) -> Answer {
-        if let Some(locks) = self.stores.locks() {
-            locks.drop_guard(self.guard(guard));
-        }
+        self.stores.locks.drop_guard(self.guard(guard));
         Answer::Now(Reply::Done)
     }
 
     pub(super) fn heartbeat(&self) -> Answer {
-        if let Some(locks) = self.stores.locks() {
-            locks.heartbeat(self.id);
-        }
+        self.stores.locks.heartbeat(self.id);
         Answer::Now(Reply::Done)
-    }
-
-    fn change_guard(
-        &self,
-        change: impl FnOnce(&dyn Locks) -> BoxFuture<'static, Result<(), LockError>>,
-    ) -> Answer {
-        // Where there are no locks, there is no guard.
-        let Some(locks) = self.stores.locks() else {
-            return Answer::Now(Reply::Lock(LockError::Lost));
-        };
-        let changed = change(locks);
-        Answer::Later(Box::pin(async {
-            match changed.await {
-                Ok(()) => Reply::Done,
-                Err(error) => Reply::Lock(error),
-            }
-        }))
     }
 
     /// Returns guards of this session by their numbers.
@@ -91,6 +67,14 @@ pub(super) fn pin(stores: &Stores, guards: &[GuardId]) -> Result<Option<Pinned>,
     if guards.is_empty() {
         return Ok(None);
     }
-    let locks = stores.locks().ok_or(LockError::Lost)?;
-    locks.pin(guards).map(Some)
+    stores.locks.pin(guards).map(Some)
+}
+
+fn changed(change: BoxFuture<'static, Result<(), LockError>>) -> Answer {
+    Answer::Later(Box::pin(async {
+        match change.await {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Lock(error),
+        }
+    }))
 }

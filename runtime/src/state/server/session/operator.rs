@@ -3,6 +3,7 @@
 use super::{Answer, Session};
 use crate::state::BoxFuture;
 use crate::state::db::{DbError, Statement, TxOptions, Want};
+use crate::state::lock::Locks as _;
 use crate::state::protocol::{OperatorCall, Reply};
 use crate::state::queue::{Queue, QueueError};
 use crate::state::sqlite::Sqlite;
@@ -44,10 +45,7 @@ impl Session {
     }
 
     fn list_locks(&self) -> Answer {
-        let Some(locks) = self.stores.locks() else {
-            return Answer::Now(Reply::Locks(Vec::new()));
-        };
-        let listed = locks.list();
+        let listed = self.stores.locks.list();
         Answer::Later(Box::pin(async {
             listed.await.map_or_else(Reply::Lock, Reply::Locks)
         }))

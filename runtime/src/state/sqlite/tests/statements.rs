@@ -297,7 +297,12 @@ async fn batch_that_is_given_up_stops_and_others_go_on() {
         let given_up = GivenUp::default();
         let statements = vec![(statement(sql), Want::Either)];
         let db = &opened.db;
-        let mut batch = db.batch_unless(statements, TxOptions::default(), given_up.clone());
+        let mut batch = db.batch_unless(
+            statements,
+            TxOptions::default(),
+            Vec::new(),
+            given_up.clone(),
+        );
         let early = timeout(Duration::from_millis(head_start), &mut batch).await;
         assert!(early.is_err(), "it is endless");
         given_up.give_up();

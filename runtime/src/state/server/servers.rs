@@ -1,0 +1,80 @@
+//! The servers that labels are bound to: where they are, and what reaching them takes.
+
+use crate::config::Secret;
+use crate::state::{postgres, redis};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What is known of them, by the labels of what is bound.
+#[derive(Default)]
+pub(super) struct Servers {
+    databases: BTreeMap<String, Result<postgres::Address, String>>,
+    locks: BTreeMap<String, Result<redis::Address, String>>,
+    /// What this server of wrun's is known by to them.
+    pub(super) identity: String,
+}
+
+impl Servers {
+    /// Reads the URLs, which are wiped.
+    pub(super) fn read(urls: BTreeMap<String, Secret>, identity: String) -> Self {
+        let (mut databases, mut locks) = (BTreeMap::new(), BTreeMap::new());
+        for (name, url) in urls {
+            if let Some(label) = name.strip_prefix("db.") {
+                databases.insert(label.to_owned(), postgres::Address::parse(&url));
+            } else if let Some(label) = name.strip_prefix("lock.") {
+                locks.insert(label.to_owned(), redis::Address::parse(&url));
+            }
+        }
+        Self {
+            databases,
+            locks,
+            identity,
+        }
+    }
+
+    /// Returns where a database is, or why nobody can tell.
+    pub(super) fn database(&self, label: &str) -> Result<postgres::Address, String> {
+        let found = self.databases.get(label).cloned();
+        found.unwrap_or_else(|| Err(MISSING.to_owned()))
+    }
+
+    /// Returns where a space of locks is, or why nobody can tell.
+    pub(super) fn locks(&self, label: &str) -> Result<redis::Address, String> {
+        let found = self.locks.get(label).cloned();
+        found.unwrap_or_else(|| Err(MISSING.to_owned()))
+    }
+
+    /// Returns the TCP ports that are connected to.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let databases = self.reached_databases().flat_map(postgres::Address::ports);
+        databases
+            .chain(self.reached_locks().filter_map(redis::Address::port))
+            .collect()
+    }
+
+    /// Returns the folders of the Unix sockets that are connected to.
+    pub(super) fn sockets(&self) -> Vec<PathBuf> {
+        let databases = self
+            .reached_databases()
+            .flat_map(postgres::Address::sockets);
+        databases
+            .chain(self.reached_locks().filter_map(redis::Address::socket))
+            .collect()
+    }
+
+    /// Tells whether a name has to be resolved.
+    pub(super) fn resolves(&self) -> bool {
+        self.reached_databases().any(postgres::Address::resolves)
+            || self.reached_locks().any(redis::Address::resolves)
+    }
+
+    fn reached_databases(&self) -> impl Iterator<Item = &postgres::Address> {
+        self.databases.values().filter_map(|it| it.as_ref().ok())
+    }
+
+    fn reached_locks(&self) -> impl Iterator<Item = &redis::Address> {
+        self.locks.values().filter_map(|it| it.as_ref().ok())
+    }
+}
+
+const MISSING: &str = "it was not there when the server was started";

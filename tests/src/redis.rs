@@ -1,0 +1,166 @@
+//! A Redis of the tests' own: from Debian's package, on a port of its own, with its data in a folder of its own. Ended with
+//! its handle, and with the thread that started it.
+
+use crate::process;
+use crate::third_party::leave_out;
+use crate::wait::{SOON, eventually};
+use nix::sys::signal::Signal;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// What to do where it is missing.
+const INSTALL: &str = "apt-get install redis-server";
+
+const PROGRAM: &str = "redis-server";
+
+/// A running Redis without a password. It keeps what it has in memory alone, unless it is told otherwise.
+#[derive(Debug)]
+pub struct Redis {
+    process: Child,
+    settings: Vec<String>,
+    port: u16,
+    // Removed after the process that uses it.
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one for a test, which goes without if it is not installed: that is told on stderr, unless
+    /// `WRUN_TEST_ALL=1` makes it an error.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn for_test() -> Option<Self> {
+        Self::with(&["--appendonly", "no"])
+    }
+
+    /// Starts one with these settings.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn with(settings: &[&str]) -> Option<Self> {
+        let version = Command::new(PROGRAM).arg("--version").output();
+        if version.is_err() {
+            return leave_out("what is kept in Redis", "Redis", INSTALL);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it has an address").port();
+        drop(listener);
+        let folder = crate::folder();
+        let settings: Vec<String> = settings.iter().map(|&it| it.to_owned()).collect();
+        let process = spawn(&folder, port, &settings);
+        // From here on `Drop` ends the process whatever happens.
+        let mut redis = Self {
+            process,
+            settings,
+            port,
+            folder,
+        };
+        redis.wait();
+        Some(redis)
+    }
+
+    /// Returns the URL of one of its databases.
+    pub fn url(&self, database: usize) -> String {
+        format!("redis://127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Returns the URL of its Unix socket.
+    pub fn local_url(&self) -> String {
+        let socket = self.folder.path().join("redis.sock");
+        format!("redis+unix://{}", socket.display())
+    }
+
+    /// Returns its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Has a command carried out, and returns the first line of the answer, or what that line announces.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    pub fn call(&self, command: &[&str]) -> String {
+        self.try_call(command).expect("redis-server answers")
+    }
+
+    fn try_call(&self, command: &[&str]) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+        socket.set_read_timeout(Some(SOON))?;
+        let mut request = format!("*{}\r\n", command.len());
+        for word in command {
+            request += &format!("${}\r\n{word}\r\n", word.len());
+        }
+        socket.write_all(request.as_bytes())?;
+        let mut answer = BufReader::new(socket);
+        let mut line = String::new();
+        answer.read_line(&mut line)?;
+        let line = line.trim_end().to_owned();
+        let Some(length) = line.strip_prefix('$').and_then(|it| it.parse().ok()) else {
+            return Ok(line);
+        };
+        let mut text = vec![0; length];
+        answer.read_exact(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Ends it without a warning, as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Has it stand still.
+    pub fn pause(&self) {
+        process::send(self.pid(), Signal::SIGSTOP);
+    }
+
+    /// Has it go on.
+    pub fn resume(&self) {
+        process::send(self.pid(), Signal::SIGCONT);
+    }
+
+    /// Starts it again, after it ended.
+    pub fn start_again(&mut self) {
+        self.process = spawn(&self.folder, self.port, &self.settings);
+        self.wait();
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.process.id()).expect("ids of processes are small")
+    }
+
+    fn wait(&mut self) {
+        eventually("redis-server serves", SOON, || {
+            let ended = self.process.try_wait().ok().flatten();
+            assert!(ended.is_none(), "redis-server ended: {ended:?}");
+            (self.try_call(&["PING"]).ok()? == "+PONG").then_some(())
+        });
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
+    let mut redis = Command::new(PROGRAM);
+    redis
+        .args(["--bind", "127.0.0.1", "--save", "", "--databases", "64"])
+        .args(["--port", &port.to_string()])
+        .arg("--unixsocket")
+        .arg(folder.path().join("redis.sock"))
+        .arg("--dir")
+        .arg(folder.path())
+        .args(settings)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    process::die_with_this_thread(&mut redis);
+    redis.spawn().expect("redis-server starts")
+}
