@@ -1,4 +1,4 @@
-//! The components that are measured, built as `wrun build` does: small, with a stack of 64 KiB.
+//! The components that are measured, built as `wrun build` does, with a stack of 64 KiB.
 //!
 //! The tests' own guests are built quickly rather than well, so they are built here once more.
 
@@ -8,14 +8,9 @@ use crate::{npm, repository, third_party};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The stack and the profile that `wrun build` gives a package that says nothing of them.
+/// The stack and the profile of a package that says nothing of them, as `wrun build` builds it.
 const STACK: &str = "-C link-arg=-zstack-size=65536";
-const PROFILE: [&str; 4] = [
-    "opt-level=\"s\"",
-    "lto=true",
-    "codegen-units=1",
-    "strip=true",
-];
+const PROFILE: [&str; 4] = ["opt-level=3", "lto=true", "codegen-units=1", "strip=true"];
 
 /// Packages of `tests/guests`, and which of their guests are measured.
 const PACKAGES: [(&str, &[&str]); 3] = [
