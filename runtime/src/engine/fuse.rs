@@ -8,6 +8,7 @@
 //! of their memory. Others stay what they are: the one that fills the detours always does. Anything unusual leaves the
 //! whole component as it is. Nothing here is checked for safety: what comes out is compiled like any other component.
 
+mod direct;
 mod item;
 mod module;
 mod part;
@@ -247,6 +248,7 @@ impl<'a> Writer<'a> {
             .iter()
             .map(|item| self.item(item))
             .collect::<Result<_, _>>()?;
+        let module = direct::direct(&module).unwrap_or(module);
         self.out.section(&RawSection {
             id: wasm_encoder::ComponentSectionId::CoreModule.into(),
             data: &module,
