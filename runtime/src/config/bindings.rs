@@ -3,19 +3,16 @@
 //! A URL may hold a password. So what is kept here is where it stands; it is read when it is needed, by `resolve`, and
 //! wiped afterwards. What may be shown of it is `shown`. Whether somebody answers there is for the state process to find.
 
+mod name;
+
 use super::shared::{Bound, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
+use name::{KINDS, Kind, Name, VARIABLE};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
-
-/// What a variable of the environment that binds something begins with.
-const VARIABLE: &str = "WRUN_BIND_";
-
-/// What can be bound.
-const KINDS: [Kind; 2] = [Kind::Db, Kind::Lock];
 
 /// The largest file with a binding, or bindings, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -38,70 +35,6 @@ pub struct BindingArgs {
 /// What is bound, by name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Bindings(BTreeMap<Name, Binding>);
-
-/// A label, and the label of what it is; shown as `db.default`.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Name {
-    kind: Kind,
-    label: String,
-}
-
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Kind {
-    Db,
-    Lock,
-}
-
-impl Kind {
-    /// Returns its name in bindings.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Db => "db",
-            Self::Lock => "lock",
-        }
-    }
-
-    /// Returns what people call it, and its section in `wrun.toml`.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Db => ("database", "databases"),
-            Self::Lock => ("lock space", "locks"),
-        }
-    }
-
-    /// Returns the schemes of URLs, and the backend that they stand for.
-    fn schemes(self) -> (&'static [&'static str], &'static str) {
-        match self {
-            Self::Db => (&["postgres", "postgresql"], "postgres"),
-            Self::Lock => (
-                &["redis", "rediss", "valkey", "valkeys", "redis+unix"],
-                "redis",
-            ),
-        }
-    }
-
-    /// Returns a URL for a hint.
-    fn example(self) -> &'static str {
-        match self {
-            Self::Db => "postgres://USER@HOST:PORT/DATABASE",
-            Self::Lock => "redis://USER@HOST:PORT/NUMBER",
-        }
-    }
-
-    /// Returns the labels that are granted.
-    fn labels(self, shared: &Shared) -> Vec<&String> {
-        match self {
-            Self::Db => shared.databases.keys().collect(),
-            Self::Lock => shared.locks.keys().collect(),
-        }
-    }
-}
-
-impl std::fmt::Display for Name {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.kind.name(), self.label)
-    }
-}
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Binding {
@@ -258,7 +191,7 @@ fn from_flags(flags: &[String]) -> Result<BTreeMap<Name, Source>, Failure> {
         let (text, url) = flag
             .split_once('=')
             .ok_or_else(|| wrong("--bind has no =".to_owned()))?;
-        let name = named(text)
+        let name = Name::parse(text)
             .ok_or_else(|| wrong(format!("--bind {text:?} is nothing that can be bound")))?;
         let source = Source::elsewhere(url).unwrap_or_else(|| Source::Flag(url.to_owned()));
         if matches!(source, Source::Flag(_)) && has_password(url) {
@@ -268,7 +201,7 @@ fn from_flags(flags: &[String]) -> Result<BTreeMap<Name, Source>, Failure> {
             )
             .hint(format!(
                 "use --bind {name}=env:NAME or file:PATH, the variable {}, or --bindings FILE",
-                variable(&name)
+                name.variable()
             )));
         }
         if sources.insert(name, source).is_some() {
@@ -276,14 +209,6 @@ fn from_flags(flags: &[String]) -> Result<BTreeMap<Name, Source>, Failure> {
         }
     }
     Ok(sources)
-}
-
-/// Reads `KIND.LABEL`.
-fn named(text: &str) -> Option<Name> {
-    let (kind, label) = text.split_once('.')?;
-    let kind = KINDS.into_iter().find(|known| known.name() == kind)?;
-    let label = label.to_owned();
-    Some(Name { kind, label })
 }
 
 /// Finds the variables that bind something.
@@ -301,7 +226,7 @@ fn from_environment(shared: &Shared) -> Result<BTreeMap<Name, Source>, Failure> 
         let Some(name) = name.to_str().filter(|name| name.starts_with(VARIABLE)) else {
             continue;
         };
-        let mut meant = granted.iter().filter(|it| variable(it) == name);
+        let mut meant = granted.iter().filter(|it| it.variable() == name);
         let it = match (meant.next(), meant.next()) {
             (Some(it), None) => it,
             (None, _) => {
@@ -322,12 +247,6 @@ fn from_environment(shared: &Shared) -> Result<BTreeMap<Name, Source>, Failure> 
         sources.insert(it.clone(), Source::Variable(name.to_owned()));
     }
     Ok(sources)
-}
-
-/// Returns the variable that binds something.
-fn variable(name: &Name) -> String {
-    let name = name.to_string().to_ascii_uppercase();
-    format!("{VARIABLE}{}", name.replace(['.', '-'], "_"))
 }
 
 /// Reads the URL once, and returns what may be known of it.
@@ -527,7 +446,7 @@ mod tests {
 
     #[test]
     fn label_of_a_variable_is_in_upper_case() {
-        let variable = |text| variable(&named(text).unwrap());
+        let variable = |text| Name::parse(text).unwrap().variable();
         assert_eq!(variable("db.my-shop"), "WRUN_BIND_DB_MY_SHOP");
         assert_eq!(variable("lock.my-shop"), "WRUN_BIND_LOCK_MY_SHOP");
     }

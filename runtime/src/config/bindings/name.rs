@@ -1,0 +1,89 @@
+//! What can be bound, by name: `db.default`, `lock.stock`.
+
+use crate::config::shared::Shared;
+
+/// What a variable of the environment that binds something begins with.
+pub(super) const VARIABLE: &str = "WRUN_BIND_";
+
+/// What can be bound.
+pub(super) const KINDS: [Kind; 2] = [Kind::Db, Kind::Lock];
+
+/// A label, and the label of what it is; shown as `db.default`.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Name {
+    pub(super) kind: Kind,
+    pub(super) label: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Kind {
+    Db,
+    Lock,
+}
+
+impl Kind {
+    /// Returns its name in bindings.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Db => "db",
+            Self::Lock => "lock",
+        }
+    }
+
+    /// Returns what people call it, and its section in `wrun.toml`.
+    pub(super) fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Db => ("database", "databases"),
+            Self::Lock => ("lock space", "locks"),
+        }
+    }
+
+    /// Returns the schemes of URLs, and the backend that they stand for.
+    pub(super) fn schemes(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Db => (&["postgres", "postgresql"], "postgres"),
+            Self::Lock => (
+                &["redis", "rediss", "valkey", "valkeys", "redis+unix"],
+                "redis",
+            ),
+        }
+    }
+
+    /// Returns a URL for a hint.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Self::Db => "postgres://USER@HOST:PORT/DATABASE",
+            Self::Lock => "redis://USER@HOST:PORT/NUMBER",
+        }
+    }
+
+    /// Returns the labels that are granted.
+    pub(super) fn labels(self, shared: &Shared) -> Vec<&String> {
+        match self {
+            Self::Db => shared.databases.keys().collect(),
+            Self::Lock => shared.locks.keys().collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.kind.name(), self.label)
+    }
+}
+
+impl Name {
+    /// Reads `KIND.LABEL`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (kind, label) = text.split_once('.')?;
+        let kind = KINDS.into_iter().find(|known| known.name() == kind)?;
+        let label = label.to_owned();
+        Some(Self { kind, label })
+    }
+
+    /// Returns the variable that binds it.
+    pub(super) fn variable(&self) -> String {
+        let name = self.to_string().to_ascii_uppercase();
+        format!("{VARIABLE}{}", name.replace(['.', '-'], "_"))
+    }
+}
