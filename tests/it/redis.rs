@@ -294,6 +294,30 @@ fn doctor_says_what_the_server_may_forget() {
 }
 
 #[test]
+fn encrypted_connection_is_made_to_a_server_whose_certificate_is_trusted_and_to_no_other() {
+    let Some(mut redis) = Redis::for_test() else {
+        return;
+    };
+    let (port, certificate) = redis.encrypt();
+    let launch = |url: String| {
+        let launch = serve("state_lock").flag("--lock", "default");
+        launch.flag("--bind", format!("lock.default={url}"))
+    };
+    let url = format!("rediss://localhost:{port}/0");
+    let trusted = format!("{url}?sslrootcert={}", certificate.display());
+    let server = launch(trusted.clone()).start();
+    assert_eq!(ok(&server.get_json("/acquire?key=a"))["held"], true);
+    assert_eq!(binding(&server, true)["url"], url);
+    launch(url)
+        .fail()
+        .fails_after_its_log_with(69, &["certificate"]);
+    let elsewhere = trusted.replace("localhost", "127.0.0.1");
+    launch(elsewhere)
+        .fail()
+        .fails_after_its_log_with(69, &["certificate"]);
+}
+
+#[test]
 fn server_that_is_away_at_the_start_is_said_to_be() {
     let launch = serve("state_lock").flag("--lock", "default");
     let outcome = launch

@@ -7,6 +7,7 @@ use crate::wait::{SOON, eventually};
 use nix::sys::signal::Signal;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -46,9 +47,7 @@ impl Redis {
         if version.is_err() {
             return leave_out("what is kept in Redis", "Redis", INSTALL);
         }
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = listener.local_addr().expect("it has an address").port();
-        drop(listener);
+        let port = free_port();
         let folder = crate::folder();
         let settings: Vec<String> = settings.iter().map(|&it| it.to_owned()).collect();
         let process = spawn(&folder, port, &settings);
@@ -66,6 +65,38 @@ impl Redis {
     /// Returns the URL of one of its databases.
     pub fn url(&self, database: usize) -> String {
         format!("redis://127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Has it take encrypted connections, too, as `localhost`; returns the port and the file with its certificate.
+    ///
+    /// # Panics
+    ///
+    /// If that cannot be made.
+    pub fn encrypt(&mut self) -> (u16, PathBuf) {
+        let folder = self.folder.path();
+        let (key, certificate) = (folder.join("server.key"), folder.join("server.crt"));
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-new", "-x509", "-nodes", "-days", "2"]);
+        openssl.args(["-subj", "/CN=localhost"]);
+        openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate);
+        crate::guests::run(&mut openssl);
+        let port = free_port();
+        let mut set = |name: &str, value: &str| {
+            self.settings.extend([name.to_owned(), value.to_owned()]);
+        };
+        set("--tls-port", &port.to_string());
+        set("--tls-key-file", &key.display().to_string());
+        set("--tls-cert-file", &certificate.display().to_string());
+        set("--tls-auth-clients", "no");
+        self.kill();
+        self.start_again();
+        (port, certificate)
     }
 
     /// Returns the URL of its Unix socket.
@@ -147,6 +178,11 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it has an address").port()
 }
 
 fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
