@@ -8,7 +8,10 @@ use std::{env, fs, io};
 const SKIPPED: [&str; 4] = ["Cargo.lock", "__pycache__", "node_modules", "target"];
 
 fn main() -> io::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Asked for when it runs: the script may have been compiled in another clone that shares the target folder.
+    let root = env::var_os("CARGO_MANIFEST_DIR")
+        .ok_or_else(|| io::Error::other("cargo sets CARGO_MANIFEST_DIR"))?;
+    let root = Path::new(&root);
     let mut list = String::from("&[\n");
     add(&root.join("templates"), "templates", &mut list)?;
     // One by one, so that what is compiled to `target` there is no change of the whole.
