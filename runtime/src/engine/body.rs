@@ -7,9 +7,11 @@ use super::handler::BodyError;
 use bytes::Bytes;
 use http_body::{Body, SizeHint};
 use http_body_util::{BodyExt as _, Full};
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 use wasmtime_wasi_http::WasiBody;
 
 /// The body of an answer.
@@ -42,7 +44,7 @@ impl GuestBody {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Stopped>>> {
         self.run(cx);
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        match self.poll_inner(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.count(frame))),
             Poll::Ready(Some(Err(error))) => {
                 Poll::Ready(Some(Err(self.reason(Stopped::Invalid(error.to_string())))))
@@ -58,6 +60,14 @@ impl GuestBody {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Returns what the guest has written. Outside of tokio's budget: a task that has used its own up would be told that there
+    /// is nothing yet, which of a guest that has returned is taken for the truth.
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let inner = &mut self.inner;
+        let next = poll_fn(|cx| Pin::new(&mut *inner).poll_frame(cx));
+        pin!(unconstrained(next)).poll(cx)
     }
 
     /// Runs the guest until it has to wait.
@@ -89,9 +99,9 @@ impl GuestBody {
 
     /// Runs the guest on and drops what it writes: for answers that have no body on the wire.
     pub(super) fn discard(mut self) {
-        tokio::spawn(async move {
-            while let Some(Ok(_)) = std::future::poll_fn(|cx| self.poll_next(cx)).await {}
-        });
+        tokio::spawn(
+            async move { while let Some(Ok(_)) = poll_fn(|cx| self.poll_next(cx)).await {} },
+        );
     }
 
     /// Returns why the guest was stopped, or `otherwise`.
@@ -112,7 +122,7 @@ impl ResponseBody {
         }
         let mut whole = Bytes::new();
         loop {
-            match std::future::poll_fn(|cx| body.poll_next(cx)).await {
+            match poll_fn(|cx| body.poll_next(cx)).await {
                 None => return Ok(Self::Full(Some(whole))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if whole.is_empty() => whole = data,
@@ -203,5 +213,78 @@ impl Body for ResponseBody {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Guest(_) => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::iter::repeat_with;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    /// As the host has it: pieces in a channel.
+    struct Pieces(UnboundedReceiver<Frame>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame, BodyError>>> {
+            self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+        }
+    }
+
+    /// More than a task may take before it has to let others run.
+    const PIECES: usize = 1000;
+
+    fn pieces() -> WasiBody {
+        let (sender, receiver) = unbounded_channel();
+        for frame in repeat_with(|| Frame::data(Bytes::from_static(b"x"))).take(PIECES) {
+            sender.send(frame).unwrap();
+        }
+        Pieces(receiver).boxed_unsync()
+    }
+
+    /// Takes what there is without letting go of the thread; returns how many pieces there were, and what came then.
+    fn take<E>(
+        mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame, E>>> + Unpin,
+    ) -> (usize, Poll<Option<E>>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            tokio::task::yield_now().await;
+            let mut count = 0;
+            poll_fn(|cx| {
+                loop {
+                    match next(cx) {
+                        Poll::Ready(Some(Ok(_))) => count += 1,
+                        other => {
+                            let other = other.map(|end| end.and_then(Result::err));
+                            return Poll::Ready((count, other));
+                        }
+                    }
+                }
+            })
+            .await
+        })
+    }
+
+    #[test]
+    fn all_that_a_guest_has_written_comes_however_much_the_task_has_done_already() {
+        let mut body = GuestBody::new(pieces(), Rest::Stopped(None), u64::MAX);
+        let (count, then) = take(|cx| body.poll_next(cx));
+        assert_eq!(count, PIECES);
+        assert!(matches!(then, Poll::Ready(None)), "{then:?}");
+    }
+
+    #[test]
+    fn within_its_budget_a_task_would_be_told_that_there_is_nothing_more() {
+        let mut pieces = pieces();
+        let (count, then) = take(|cx| Pin::new(&mut pieces).poll_frame(cx));
+        assert!(count < PIECES && then.is_pending(), "{count} {then:?}");
     }
 }
