@@ -52,7 +52,6 @@ pub(super) async fn accept(
             Err(error) => tracing::debug!(%error, "accept failed"),
         }
         // Others of this worker, and other workers, get their turn before the next.
-        std::thread::yield_now();
         tokio::task::yield_now().await;
     }
     while let Ok(place) = places.clone().try_acquire_owned()
