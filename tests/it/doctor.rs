@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs;
 use wrun_tests::compromised::{landlock_abi, library};
 use wrun_tests::guests::guest;
+use wrun_tests::outcome::finding;
 use wrun_tests::{Outcome, folder};
 
 /// Runs it in a folder of its own, with these variables.
@@ -15,14 +16,6 @@ fn doctor(variables: &[(&str, &str)]) -> Outcome {
     command.args(["doctor", "--json"]).current_dir(here.path());
     command.envs(variables.iter().copied());
     command.output().unwrap().into()
-}
-
-fn finding(report: &Value, name: &str) -> Value {
-    let findings = report["findings"].as_array().expect("a list");
-    let found = findings.iter().find(|finding| finding["name"] == name);
-    found
-        .unwrap_or_else(|| panic!("nothing about {name}: {report}"))
-        .clone()
 }
 
 fn report(outcome: &Outcome) -> Value {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs;
 use wrun_tests::guests::example;
 use wrun_tests::murder::Victims;
+use wrun_tests::outcome::finding;
 use wrun_tests::postgres::Postgres;
 use wrun_tests::sale::{Report, Sale, Way};
 use wrun_tests::{Launch, Outcome, SOON, eventually, folder};
@@ -174,15 +175,8 @@ fn doctor_tries_a_binding_and_says_what_weakens_a_promise() {
         return;
     };
     let (code, report) = doctor(&with_password(&postgres));
-    let status = |report: &Value, name: &str| {
-        let findings = report["findings"].as_array().expect("a list");
-        let found = findings.iter().find(|finding| finding["name"] == name);
-        found
-            .unwrap_or_else(|| panic!("no {name}: {report}"))
-            .clone()
-    };
     assert_eq!(code, Some(0), "{report}");
-    let server = status(&report, "db.default");
+    let server = finding(&report, "db.default");
     assert_eq!(server["status"], "ok");
     assert!(
         server["found"]
@@ -191,8 +185,8 @@ fn doctor_tries_a_binding_and_says_what_weakens_a_promise() {
             .starts_with("PostgreSQL 1"),
         "{server}"
     );
-    assert_eq!(status(&report, "db.default durability")["status"], "ok");
-    let isolation = status(&report, "db.default isolation");
+    assert_eq!(finding(&report, "db.default durability")["status"], "ok");
+    let isolation = finding(&report, "db.default isolation");
     assert!(
         isolation["found"]
             .as_str()
@@ -201,14 +195,14 @@ fn doctor_tries_a_binding_and_says_what_weakens_a_promise() {
         "{isolation}"
     );
     assert_eq!(
-        status(&report, "db.default TLS")["found"],
+        finding(&report, "db.default TLS")["found"],
         "none, on this machine"
     );
 
     postgres.query("shop", "ALTER DATABASE shop SET synchronous_commit = off");
     postgres.encrypt();
     let (code, report) = doctor(&with_password(&postgres));
-    let weak = status(&report, "db.default durability");
+    let weak = finding(&report, "db.default durability");
     assert_eq!(
         (code, &weak["status"]),
         (Some(0), &"off".into()),
@@ -221,12 +215,12 @@ fn doctor_tries_a_binding_and_says_what_weakens_a_promise() {
             .contains("synchronous_commit"),
         "{weak}"
     );
-    let tls = status(&report, "db.default TLS");
+    let tls = finding(&report, "db.default TLS");
     assert_eq!(tls["found"], "TLSv1.3");
 
     postgres.stop();
     let (code, report) = doctor(&with_password(&postgres));
-    let away = status(&report, "db.default");
+    let away = finding(&report, "db.default");
     assert_eq!(
         (code, &away["status"]),
         (Some(69), &"missing".into()),

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use wrun_tests::guests::example;
+use wrun_tests::lock_history::{self, Holding};
 use wrun_tests::murder::Victims;
+use wrun_tests::outcome::finding;
 use wrun_tests::postgres::Postgres;
 use wrun_tests::redis::Redis;
 use wrun_tests::sale::{Sale, Way};
@@ -128,18 +130,9 @@ fn waiting_in_one_server_goes_on_when_another_one_releases_and_nobody_is_left_ou
                 .flat_map(|busy| busy.join().expect("no panic")),
         );
     });
-    let number = |result: &Value, name: &str| ok(result)[name].as_u64().expect("a number");
-    let interval = |result: &Value| {
-        let numbers = ["start_ns", "end_ns", "token"].map(|name| number(result, name));
-        (numbers[0], numbers[1], numbers[2])
-    };
-    let mut intervals: Vec<_> = held.iter().map(interval).collect();
-    intervals.sort_unstable();
-    for pair in intervals.windows(2) {
-        let [(_, end, token), (start, _, next)] = [pair[0], pair[1]];
-        assert!(end <= start, "two held it at a time: {pair:?}");
-        assert!(token < next, "tokens do not increase: {pair:?}");
-    }
+    let holding = |result: &Value| Holding::of("a", ok(result)).expect("the numbers of a holding");
+    let holdings: Vec<_> = held.iter().map(holding).collect();
+    assert_eq!(lock_history::faults(&holdings), [""; 0]);
 }
 
 #[test]
@@ -281,21 +274,14 @@ fn doctor_says_what_the_server_may_forget() {
         (outcome.code, report)
     };
     let (code, report) = doctor(&redis.url(0));
-    let status = |name: &str| {
-        let findings = report["findings"].as_array().expect("a list");
-        let found = findings.iter().find(|finding| finding["name"] == name);
-        found
-            .unwrap_or_else(|| panic!("no {name}: {report}"))
-            .clone()
-    };
     assert_eq!(code, Some(0), "{report}");
-    let server = status("lock.default");
+    let server = finding(&report, "lock.default");
     assert!(
         server["found"].as_str().unwrap().starts_with("Redis "),
         "{server}"
     );
-    assert_eq!(status("lock.default eviction")["status"], "off");
-    assert!(status("lock.default durability")["next"].is_string());
+    assert_eq!(finding(&report, "lock.default eviction")["status"], "off");
+    assert!(finding(&report, "lock.default durability")["next"].is_string());
     let (code, report) = doctor("redis://127.0.0.1:1/0");
     assert_eq!(code, Some(69), "{report}");
 }

@@ -11,6 +11,7 @@ pub mod checkout;
 pub mod components;
 pub mod compromised;
 pub mod docs;
+mod engine;
 pub mod faults;
 pub mod guests;
 pub mod hostile;

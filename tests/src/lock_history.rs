@@ -33,6 +33,18 @@ pub struct Holding {
     pub end_ns: u64,
 }
 
+impl Holding {
+    /// Reads what `state_lock` says of a time in which it held `key`.
+    pub fn of(key: &str, held: &Value) -> Option<Self> {
+        Some(Self {
+            key: key.to_owned(),
+            token: held["token"].as_u64()?,
+            start_ns: held["start_ns"].as_u64()?,
+            end_ns: held["end_ns"].as_u64()?,
+        })
+    }
+}
+
 /// Takes locks of `state_lock` until `count` holdings ended well. Returns them, and how many processes were killed.
 ///
 /// # Panics
@@ -79,12 +91,7 @@ fn parse(key: &str, body: &[u8]) -> Option<Holding> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     let held = &answer["ok"];
     held["released"].get("ok")?;
-    Some(Holding {
-        key: key.to_owned(),
-        token: held["token"].as_u64()?,
-        start_ns: held["start_ns"].as_u64()?,
-        end_ns: held["end_ns"].as_u64()?,
-    })
+    Holding::of(key, held)
 }
 
 /// Returns what is wrong with a history.

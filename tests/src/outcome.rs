@@ -1,5 +1,6 @@
 //! What a `wrun` command that ended has left: its status and what it printed.
 
+use serde_json::Value;
 use std::process::Output;
 
 /// The end of a command.
@@ -11,6 +12,20 @@ pub struct Outcome {
     pub stdout: String,
     /// All of stderr.
     pub stderr: String,
+}
+
+/// Returns what a report of `wrun doctor --json` says of `name`.
+///
+/// # Panics
+///
+/// If it says nothing.
+#[track_caller]
+pub fn finding(report: &Value, name: &str) -> Value {
+    let findings = report["findings"].as_array().expect("a list");
+    let found = findings.iter().find(|finding| finding["name"] == name);
+    found
+        .unwrap_or_else(|| panic!("no {name}: {report}"))
+        .clone()
 }
 
 impl Outcome {

@@ -1,13 +1,13 @@
 //! A PostgreSQL of the tests' own: from Debian's package, with its data in a folder of its own and a port of its own, as a
 //! user who is not root. Ended with its handle, and with the thread that started it.
 
+use crate::engine::{certify, free_port};
 use crate::process;
 use crate::third_party::leave_out;
 use crate::wait::{SOON, eventually};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, User};
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -107,27 +107,10 @@ impl Postgres {
     pub fn encrypt(&mut self) -> PathBuf {
         let data = self.folder.join("data");
         let (key, certificate) = (data.join("server.key"), self.folder.join("server.crt"));
-        let mut openssl = Command::new("openssl");
+        let mut openssl = certify(&key, &certificate);
         if let Some((uid, gid)) = user() {
             openssl.uid(uid).gid(gid);
         }
-        openssl.args([
-            "req",
-            "-new",
-            "-x509",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-        ]);
-        openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
-        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-        openssl
-            .arg("-keyout")
-            .arg(key)
-            .arg("-out")
-            .arg(&certificate);
         succeed(openssl.current_dir(&self.folder));
         self.settings.push("ssl=on".to_owned());
         let setting = format!("ssl_cert_file={}", certificate.display());
@@ -256,11 +239,6 @@ fn command(programs: &Path, folder: &Path, program: &str) -> Command {
     }
     command.arg("-D").arg(folder.join("data"));
     command
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
 }
 
 /// Returns the folder of its programs: that of the newest version of Debian's, or what the search path leads to.

@@ -1,12 +1,13 @@
 //! A Redis of the tests' own: from Debian's package, on a port of its own, with its data in a folder of its own. Ended with
 //! its handle, and with the thread that started it.
 
+use crate::engine::{certify, free_port};
 use crate::process;
 use crate::third_party::leave_out;
 use crate::wait::{SOON, eventually};
 use nix::sys::signal::Signal;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -75,17 +76,7 @@ impl Redis {
     pub fn encrypt(&mut self) -> (u16, PathBuf) {
         let folder = self.folder.path();
         let (key, certificate) = (folder.join("server.key"), folder.join("server.crt"));
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-new", "-x509", "-nodes", "-days", "2"]);
-        openssl.args(["-subj", "/CN=localhost"]);
-        openssl.args(["-addext", "subjectAltName=DNS:localhost"]);
-        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-        openssl
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate);
-        crate::guests::run(&mut openssl);
+        crate::guests::run(&mut certify(&key, &certificate));
         let port = free_port();
         let mut set = |name: &str, value: &str| {
             self.settings.extend([name.to_owned(), value.to_owned()]);
@@ -178,11 +169,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
 }
 
 fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
