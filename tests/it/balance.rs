@@ -1,4 +1,4 @@
-//! Connections that came to one worker are evened out while it is busy, and only then.
+//! Connections that come at once are shared out; those that came to one worker are evened out while it is busy, and only then.
 
 use crate::serve;
 use nix::sys::signal::Signal;
@@ -43,6 +43,16 @@ fn ask(server: &Server, mut connection: Connection, over: &AtomicBool) {
         }
         response.ok();
     }
+}
+
+#[test]
+fn connections_that_come_at_once_are_taken_by_all_workers() {
+    let server = serve("http_hello").workers(2).start();
+    let opened: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    let all = |workers: &[Worker]| counts(workers).iter().sum::<u64>() == opened.len() as u64;
+    server.when("all connections taken", SOON, all);
+    let counts = counts(&server.workers());
+    assert!(counts[0] >= 20, "{counts:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Taking connections from the listener that all workers share.
 //!
 //! One at a time, and only with a place for it: what a worker has accepted is lost if it crashes, and what it leaves in
-//! the queue another worker takes.
+//! the queue another worker takes. After a few of them it rests: of many that come at once others get their part.
 
 use super::Worker;
 use super::connection;
@@ -16,6 +16,14 @@ use tokio::sync::Semaphore;
 
 /// How long the worker leaves the queue alone when it has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// By how much a worker's connections may grow before it rests: by a few, and by an eighth, so that thousands do not wait.
+fn may_grow(connections: usize) -> usize {
+    8.max(connections / 8)
+}
+
+/// How long it rests: enough for another worker to be woken and take some. It is the shortest that tokio's timer knows.
+const REST: Duration = Duration::from_millis(1);
 
 /// Accepts connections until the worker retires, then those that wait already, since nobody else may come for them.
 pub(super) async fn accept(
@@ -32,6 +40,7 @@ pub(super) async fn accept(
     };
     let mut spare = Spare::open();
     let mut retiring = worker.drain.retiring();
+    let mut rested_at = 0;
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
@@ -51,8 +60,16 @@ pub(super) async fn accept(
             // The client was gone before it was accepted.
             Err(error) => tracing::debug!(%error, "accept failed"),
         }
-        // Others of this worker, and other workers, get their turn before the next.
-        tokio::task::yield_now().await;
+        // Clients that connect anew for each request are no growth, and nobody rests for them.
+        let connections = worker.connections.load(Ordering::Relaxed);
+        rested_at = connections.min(rested_at);
+        if connections >= rested_at + may_grow(rested_at) {
+            tokio::time::sleep(REST).await;
+            rested_at = connections;
+        } else {
+            // Others of this worker, and other workers, get their turn before the next.
+            tokio::task::yield_now().await;
+        }
     }
     while let Ok(place) = places.clone().try_acquire_owned()
         && let Some(Ok((socket, _))) = now_or_never(listener.accept()).await
