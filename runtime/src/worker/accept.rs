@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// By how much a worker's connections may grow before it rests: by a few, and by an eighth, so that thousands do not wait.
 fn may_grow(connections: usize) -> usize {
-    8.max(connections / 8)
+    4.max(connections / 8)
 }
 
 /// How long it rests: enough for another worker to be woken and take some. It is the shortest that tokio's timer knows.

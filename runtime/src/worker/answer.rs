@@ -39,11 +39,32 @@ pub(super) enum Source {
     Attended(Attended),
 }
 
+/// How much of an answer is sent before the worker's other tasks have their turn, in bytes. A client that takes whatever comes
+/// would keep them waiting for as long as tokio lets a task run, which is some megabytes.
+const TURN: usize = 256 * 1024;
+
+/// What was sent of an answer since others had their turn, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Turn(usize);
+
+impl Turn {
+    /// Tells whether others are next; this answer then comes after them.
+    fn ends(&mut self, cx: &Context<'_>) -> bool {
+        let ends = self.0 >= TURN;
+        if ends {
+            *self = Self::default();
+            cx.waker().wake_by_ref();
+        }
+        ends
+    }
+}
+
 /// The body of an answer, and the request that lasts as long as it does.
 pub(super) struct AnswerBody {
     pub(super) inner: Source,
     pub(super) id: Arc<str>,
     pub(super) access: Option<Box<Access>>,
+    pub(super) turn: Turn,
     pub(super) _active: ActiveRequest,
 }
 
@@ -81,18 +102,26 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
         let this = self.get_mut();
+        if this.turn.ends(cx) {
+            return Poll::Pending;
+        }
         let polled = match &mut this.inner {
             Source::Direct(body) => Pin::new(body).poll_frame(cx),
             Source::Attended(body) => Pin::new(body).poll_frame(cx),
         };
-        match (&polled, &mut this.access) {
-            (Poll::Ready(Some(Ok(frame))), Some(access)) => {
-                access.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let len = frame.data_ref().map_or(0, Bytes::len);
+                this.turn.0 += len;
+                if let Some(access) = &mut this.access {
+                    access.bytes += len as u64;
+                }
             }
-            (Poll::Ready(Some(Err(stopped))), _) => {
+            Poll::Ready(Some(Err(stopped))) => {
                 tracing::warn!(request_id = &*this.id, %stopped, "response broken off");
             }
-            _ => {}
+            Poll::Ready(None) => {}
+            Poll::Pending => this.turn = Turn::default(),
         }
         polled
     }
@@ -109,5 +138,34 @@ impl Body for AnswerBody {
             Source::Direct(body) => body.size_hint(),
             Source::Attended(body) => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn after_so_much_of_an_answer_others_have_their_turn_and_then_it_goes_on() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let cx = Context::from_waker(&waker);
+        let mut turn = Turn(TURN - 1);
+        assert!(!turn.ends(&cx));
+        turn.0 += 1;
+        assert!(turn.ends(&cx));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "it is not forgotten");
+        assert!(!turn.ends(&cx));
     }
 }

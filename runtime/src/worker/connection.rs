@@ -3,7 +3,7 @@
 //! A guest runs inside the future that hyper polls for its request, so a client that goes away takes its guest with it.
 
 use super::Worker;
-use super::answer::{Access, AnswerBody, Source, plain};
+use super::answer::{Access, AnswerBody, Source, Turn, plain};
 use super::attended::Attended;
 use super::framing::BodyFraming;
 use super::gate::{self, REQUEST_ID};
@@ -204,6 +204,7 @@ async fn answer(
             inner,
             id,
             access,
+            turn: Turn::default(),
             _active: begun.active,
         },
     ))

@@ -4,7 +4,7 @@
 use super::lenient_chunks;
 use crate::config::Limits;
 use crate::engine::fuzz::{Field, Script, act};
-use crate::worker::answer::{AnswerBody, Source, plain};
+use crate::worker::answer::{AnswerBody, Source, Turn, plain};
 use crate::worker::connection::{complete, http1};
 use crate::worker::wire::Activity;
 use http::{Method, Request, Response, StatusCode};
@@ -91,6 +91,7 @@ async fn exchange(asked: Asked, script: Arc<Script>) -> Exchange {
                 inner: Source::Direct(inner),
                 id: Arc::from("fuzz"),
                 access: None,
+                turn: Turn::default(),
                 _active: active,
             };
             Ok::<_, Infallible>(Response::from_parts(head, body))
