@@ -13,6 +13,10 @@ use std::net::{SocketAddr, TcpListener};
 /// How many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
+/// How much of its answers a connection may hold that the kernel has not sent yet, in bytes. By default that is megabytes for
+/// each client that is slower than its guest; what is under way to a client does not count, however far away it is.
+const UNSENT_MAX: u32 = 128 * 1024;
+
 /// A socket that listens on one address.
 #[derive(Debug)]
 pub struct Listener {
@@ -74,6 +78,7 @@ impl Listener {
 
     fn adopt(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        hold_back(&SockRef::from(&socket))?;
         let listener = Self {
             addr: socket.local_addr()?,
             socket,
@@ -116,6 +121,7 @@ fn listen(addr: SocketAddr) -> io::Result<Listener> {
     // A restart must not wait for the old server's connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    hold_back(&socket)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     let socket = TcpListener::from(socket);
@@ -123,6 +129,11 @@ fn listen(addr: SocketAddr) -> io::Result<Listener> {
         addr: socket.local_addr()?,
         socket,
     })
+}
+
+/// Has the connections that are accepted here take no more than is soon sent. They inherit it from the listening socket.
+fn hold_back(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_notsent_lowat(UNSENT_MAX)
 }
 
 #[cfg(test)]
@@ -148,6 +159,18 @@ mod tests {
         let listener = Listener::bind(loopback()).unwrap();
         let accepted = listener.duplicate().unwrap().accept();
         assert_eq!(accepted.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn connections_take_no_more_than_is_soon_sent() {
+        let inherited = Listener::adopt(TcpListener::bind(loopback()).unwrap()).unwrap();
+        for listener in [Listener::bind(loopback()).unwrap(), inherited] {
+            let _client = TcpStream::connect(listener.addr).unwrap();
+            listener.socket.set_nonblocking(false).unwrap();
+            let (accepted, _) = listener.socket.accept().unwrap();
+            let unsent = SockRef::from(&accepted).tcp_notsent_lowat().unwrap();
+            assert_eq!(unsent, UNSENT_MAX);
+        }
     }
 
     #[test]
