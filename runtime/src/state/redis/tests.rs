@@ -109,10 +109,10 @@ fn lease_is_renewed_for_as_long_as_its_session_lives() {
             Host::new(redis, "one").await,
             Host::new(redis, "other").await,
         );
-        one.locks.acquire(A, want(200)).await.unwrap();
+        one.locks.acquire(A, want(1_000)).await.unwrap();
         let waiting = other.locks.acquire(B, want(30_000));
         let beats = async {
-            let end = Instant::now() + Duration::from_millis(1_000);
+            let end = Instant::now() + Duration::from_millis(2_500);
             while Instant::now() < end {
                 one.locks.heartbeat(A.session);
                 tokio::time::sleep(Duration::from_millis(20)).await;
