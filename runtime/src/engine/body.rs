@@ -219,33 +219,21 @@ impl Body for ResponseBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::{StreamExt as _, stream};
+    use http_body_util::StreamBody;
     use std::iter::repeat_with;
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-    /// As the host has it: pieces in a channel.
-    struct Pieces(UnboundedReceiver<Frame>);
-
-    impl Body for Pieces {
-        type Data = Bytes;
-        type Error = BodyError;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame, BodyError>>> {
-            self.0.poll_recv(cx).map(|frame| frame.map(Ok))
-        }
-    }
+    use tokio::sync::mpsc::unbounded_channel;
 
     /// More than a task may take before it has to let others run.
     const PIECES: usize = 1000;
 
+    /// As the host has them: in a channel.
     fn pieces() -> WasiBody {
-        let (sender, receiver) = unbounded_channel();
+        let (sender, mut receiver) = unbounded_channel();
         for frame in repeat_with(|| Frame::data(Bytes::from_static(b"x"))).take(PIECES) {
             sender.send(frame).unwrap();
         }
-        Pieces(receiver).boxed_unsync()
+        StreamBody::new(stream::poll_fn(move |cx| receiver.poll_recv(cx)).map(Ok)).boxed_unsync()
     }
 
     /// Takes what there is without letting go of the thread; returns how many pieces there were, and what came then.
