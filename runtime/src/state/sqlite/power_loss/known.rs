@@ -115,7 +115,7 @@ impl Known {
         if found.reserved < self.reserved {
             let (found, reserved) = (found.reserved, self.reserved);
             return Err(format!(
-                "tokens up to {reserved} are reserved, and it says {found}"
+                "the reservation of tokens up to {reserved} is not there, only that up to {found}"
             ));
         }
         for (id, &count) in &self.sent {
