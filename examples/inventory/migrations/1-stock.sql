@@ -7,6 +7,6 @@ CREATE TABLE item (
 INSERT INTO item (stock, remaining) VALUES (100, 100);
 
 CREATE TABLE orders (
-    id TEXT PRIMARY KEY,
-    status TEXT NOT NULL CHECK (status IN ('pending', 'sold', 'rejected'))
+    id VARCHAR(100) PRIMARY KEY,
+    status VARCHAR(10) NOT NULL CHECK (status IN ('pending', 'sold', 'rejected'))
 );

@@ -77,15 +77,28 @@ pub fn in_memory(db: &Database, id: &str) -> anyhow::Result<Status> {
         return Ok(Status::Rejected);
     }
     *left -= 1;
-    let sql = "INSERT INTO orders (id, status) VALUES ($1, 'sold') ON CONFLICT DO NOTHING";
-    db.execute(sql, (id,))?;
+    let sold = db.execute("INSERT INTO orders (id, status) VALUES ($1, 'sold')", (id,));
+    if !sold.as_ref().is_err_and(is_taken) {
+        sold?;
+    }
     Ok(Status::Sold)
 }
 
 /// Notes an order; false if it was there already.
 fn place(tx: &Transaction, id: &str) -> Result<bool, db::Error> {
-    let sql = "INSERT INTO orders (id, status) VALUES ($1, 'pending') ON CONFLICT DO NOTHING";
-    Ok(tx.execute(sql, (id,))?.affected == 1)
+    match tx.execute("INSERT INTO orders (id, status) VALUES ($1, 'pending')", (id,)) {
+        Err(error) if is_taken(&error) => {
+            // Of somebody who was quicker this transaction may know nothing: then it is for the next one.
+            let noted: Option<Status> = tx.query_opt("SELECT status FROM orders WHERE id = $1", (id,))?;
+            noted.map(|_| false).ok_or(error)
+        }
+        noted => noted.map(|_| true),
+    }
+}
+
+/// Tells whether a key was there already. The code is the same on every engine, and `ON CONFLICT` is not.
+fn is_taken(error: &db::Error) -> bool {
+    error.code() == Some("23505")
 }
 
 /// Sells to an order or rejects it, if that was not done before. An order that `/reset` deleted is over.
