@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod protocol;
 pub mod queue;
 pub mod redis;
+mod remote;
 pub mod server;
 mod spin;
 pub mod sqlite;

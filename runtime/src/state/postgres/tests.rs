@@ -3,6 +3,7 @@
 use super::*;
 use crate::state::db::{Value, Want};
 use std::fmt::Debug;
+use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 

@@ -1,11 +1,11 @@
 //! A transaction: a task that has a connection, and carries out calls in their order, each to its end.
 //!
-//! The connection is taken, and BEGIN sent, with the first call. Each statement has a savepoint before it, sent along
-//! with it, so that one that fails does not take the transaction with it.
+//! The connection is taken, and the transaction begun, with the first call. A statement that fails does not take it along.
 
 mod course;
 mod cursors;
 
+use super::Engine;
 use super::pool::Pool;
 use crate::state::BoxFuture;
 use crate::state::db::{
@@ -36,8 +36,9 @@ enum Op {
 }
 
 /// A transaction's handle.
-pub(super) struct Handle {
+pub(in crate::state) struct Handle {
     label: String,
+    product: &'static str,
     /// `None` once it was told to end.
     ops: RefCell<Option<mpsc::UnboundedSender<Op>>>,
     /// Dropped before it said that the end is near, it stops what is under way.
@@ -47,12 +48,17 @@ pub(super) struct Handle {
 }
 
 /// Returns the handle of a transaction that begins with its first call.
-pub(super) fn new(pool: Pool, options: TxOptions, fences: Vec<Fence>) -> Handle {
+pub(in crate::state) fn new<E: Engine>(
+    pool: Pool<E>,
+    options: TxOptions,
+    fences: Vec<Fence>,
+) -> Handle {
     let (sender, ops) = mpsc::unbounded_channel();
     let (holder, given_up) = oneshot::channel();
     let over = Over::default();
     let handle = Handle {
         label: pool.label().to_owned(),
+        product: E::PRODUCT,
         ops: RefCell::new(Some(sender)),
         holder: RefCell::new(Some(holder)),
         over: over.clone(),
@@ -130,9 +136,9 @@ impl Transaction for Handle {
         queue: String,
         _: Vec<Message>,
     ) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
-        let label = &self.label;
+        let Self { label, product, .. } = self;
         Box::pin(ready(Err(QueueError::Invalid(format!(
-            "queue sends in a transaction need a database that is embedded: {label} is bound to PostgreSQL, queue {queue} \
+            "queue sends in a transaction need a database that is embedded: {label} is bound to {product}, queue {queue} \
              is not; send after the commit"
         )))))
     }

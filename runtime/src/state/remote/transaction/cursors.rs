@@ -1,8 +1,8 @@
-//! The cursors of a transaction: portals of the server, read in portions that fit.
+//! The cursors of a transaction, read in portions that fit.
 
 use super::course::Course;
-use crate::state::db::{CURSORS_MAX, Column, DbError, RESULT_MAX, Row, Statement, Value};
-use crate::state::postgres::connection::Connection;
+use crate::state::db::{CURSORS_MAX, Column, DbError, RESULT_MAX, Row, Statement};
+use crate::state::remote::{Connection as _, Engine, size};
 use std::collections::{HashMap, VecDeque};
 
 /// Rows of the first portion, when nobody knows how large they are.
@@ -11,9 +11,6 @@ const PORTION_MIN: usize = 8;
 /// What a portion is to have in bytes, and at most in rows.
 const PORTION_BYTES: usize = 1 << 20;
 const PORTION_MAX: usize = 1000;
-
-/// What a value costs in a page beside its bytes.
-const VALUE_COST: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Cursors(HashMap<u64, Cursor>);
@@ -26,7 +23,7 @@ struct Cursor {
     is_at_end: bool,
 }
 
-impl Course {
+impl<E: Engine> Course<E> {
     pub(super) async fn open_cursor(
         &mut self,
         cursor: u64,
@@ -42,8 +39,7 @@ impl Course {
                 "the number of a cursor is taken".to_owned(),
             ));
         }
-        let name = name(cursor);
-        let declare = async |on: &Connection| on.declare(&name, statement).await;
+        let declare = async |on: &E::Connection| on.declare(cursor, statement).await;
         let columns = self.guarded(declare).await?;
         let opened = Cursor {
             ahead: VecDeque::new(),
@@ -70,9 +66,8 @@ impl Course {
                 return Ok(page);
             }
             let portion = open.portion.min(wanted - page.len());
-            let fetch = format!("FETCH FORWARD {portion} FROM {}", name(cursor));
             let rows = self
-                .guarded(async |on: &Connection| on.fetch(&fetch).await)
+                .guarded(async |on: &E::Connection| on.fetch(cursor, portion).await)
                 .await?;
             if let Some(open) = self.cursors.0.get_mut(&cursor) {
                 open.take(rows, portion);
@@ -82,8 +77,7 @@ impl Course {
 
     pub(super) async fn close_cursor(&mut self, cursor: u64) {
         if self.cursors.0.remove(&cursor).is_some() {
-            let close = format!("CLOSE {}", name(cursor));
-            let closed = async |on: &Connection| Ok(on.client.batch_execute(&close).await?);
+            let closed = async |on: &E::Connection| on.close_cursor(cursor).await;
             // With its transaction, it is closed.
             let _ = self.guarded(closed).await;
         }
@@ -118,23 +112,4 @@ impl Cursor {
         }
         self.ahead.extend(rows);
     }
-}
-
-/// Guests cannot name it: their cursors are numbers.
-fn name(cursor: u64) -> String {
-    format!("wrun_{cursor}")
-}
-
-fn size(row: &Row) -> usize {
-    let value = |value: &Value| match value {
-        Value::Text(text)
-        | Value::Decimal(text)
-        | Value::Date(text)
-        | Value::Time(text)
-        | Value::Json(text)
-        | Value::Other(_, text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-        _ => 0,
-    };
-    row.iter().map(|it| VALUE_COST + value(it)).sum()
 }

@@ -4,9 +4,7 @@
 //! transaction is not known to be over is not lent again, what is prepared on it is bounded, and while the server is
 //! away nobody waits for it.
 
-use super::address::Address;
-use super::connection::Connection;
-use super::error::whole;
+use super::{Connection as _, Engine};
 use crate::state::db::{DbError, WRITER_WAIT_MAX};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,18 +23,23 @@ const CLEAN_MAX: Duration = Duration::from_secs(2);
 const AWAY_MIN: Duration = Duration::from_millis(50);
 const AWAY_MAX: Duration = Duration::from_secs(1);
 
-/// What a guest may have left behind. Its transaction comes first: in it nothing else would be done.
-const CLEAN: &str = "ROLLBACK; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
-    SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+/// A connection that was used so recently is taken to be there still.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// A pool. Clones are the same.
-#[derive(Clone)]
-pub(super) struct Pool(Rc<Inner>);
+pub(in crate::state) struct Pool<E: Engine>(Rc<Inner<E>>);
 
-struct Inner {
+impl<E: Engine> Clone for Pool<E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Inner<E: Engine> {
     label: String,
-    address: Address,
-    idle: RefCell<Vec<Connection>>,
+    engine: E,
+    /// With the times at which they came back.
+    idle: RefCell<Vec<(E::Connection, Instant)>>,
     places: Arc<Semaphore>,
     away: RefCell<Option<Away>>,
     is_closed: Cell<bool>,
@@ -51,46 +54,47 @@ struct Away {
 }
 
 /// A connection that is lent.
-pub(super) struct Lent {
-    connection: Connection,
-    pool: Pool,
+pub(in crate::state) struct Lent<E: Engine> {
+    connection: E::Connection,
+    pool: Pool<E>,
     place: OwnedSemaphorePermit,
 }
 
-impl std::ops::Deref for Lent {
-    type Target = Connection;
+impl<E: Engine> std::ops::Deref for Lent<E> {
+    type Target = E::Connection;
 
-    fn deref(&self) -> &Connection {
+    fn deref(&self) -> &E::Connection {
         &self.connection
     }
 }
 
-impl Lent {
+impl<E: Engine> Lent<E> {
     /// Gives it back: others get it once it is clean.
-    pub(super) fn give_back(self) {
+    pub(in crate::state) fn give_back(self) {
         let Self {
             connection,
             pool,
             place,
         } = self;
-        if connection.client.is_closed() || pool.0.is_closed.get() {
+        if connection.is_closed() || pool.0.is_closed.get() {
             return;
         }
         tokio::task::spawn_local(async move {
-            let clean = connection.client.batch_execute(CLEAN);
-            if matches!(timeout(CLEAN_MAX, clean).await, Ok(Ok(()))) && !pool.0.is_closed.get() {
-                pool.0.idle.borrow_mut().push(connection);
+            let is_clean = timeout(CLEAN_MAX, connection.clean()).await;
+            if is_clean.unwrap_or(false) && !pool.0.is_closed.get() {
+                let mut idle = pool.0.idle.borrow_mut();
+                idle.push((connection, Instant::now()));
             }
             drop(place);
         });
     }
 }
 
-impl Pool {
-    pub(super) fn new(label: String, address: Address) -> Self {
+impl<E: Engine> Pool<E> {
+    pub(in crate::state) fn new(label: String, engine: E) -> Self {
         Self(Rc::new(Inner {
             label,
-            address,
+            engine,
             idle: RefCell::default(),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             away: RefCell::default(),
@@ -98,16 +102,16 @@ impl Pool {
         }))
     }
 
-    pub(super) fn label(&self) -> &str {
+    pub(in crate::state) fn label(&self) -> &str {
         &self.0.label
     }
 
     /// Returns a connection, at `deadline` at the latest.
-    pub(super) async fn get(&self, deadline: Instant) -> Result<Lent, DbError> {
+    pub(in crate::state) async fn get(&self, deadline: Instant) -> Result<Lent<E>, DbError> {
         self.check()?;
         let until = deadline.min(Instant::now() + WRITER_WAIT_MAX);
         let waited = timeout_at(until, self.0.places.clone().acquire_owned());
-        let busy = || DbError::Timeout("all connections to PostgreSQL are in use".to_owned());
+        let busy = || DbError::Timeout(format!("all connections to {} are in use", E::PRODUCT));
         let place = waited.await.map_err(|_| busy())?.map_err(|_| closed())?;
         let lend = |connection| Lent {
             connection,
@@ -115,47 +119,52 @@ impl Pool {
             place,
         };
         let idle = || self.0.idle.borrow_mut().pop();
-        while let Some(connection) = idle() {
-            if !connection.client.is_closed() {
+        while let Some((connection, since)) = idle() {
+            if connection.is_closed() {
+                continue;
+            }
+            if E::Connection::KNOWS_ITS_END || since.elapsed() < FRESH {
+                return Ok(lend(connection));
+            }
+            if timeout_at(until, connection.ping()).await.unwrap_or(false) {
                 return Ok(lend(connection));
             }
         }
         let connected = timeout_at(deadline, self.connect());
-        let slow = || DbError::Timeout("it took too long to connect to PostgreSQL".to_owned());
+        let slow = || DbError::Timeout(format!("it took too long to connect to {}", E::PRODUCT));
         connected.await.map_err(|_| slow())?.map(lend)
     }
 
     /// Makes a connection that is not counted, for work of wrun's own.
-    pub(super) async fn connect(&self) -> Result<Connection, DbError> {
+    pub(in crate::state) async fn connect(&self) -> Result<E::Connection, DbError> {
         self.check()?;
         if let Some(away) = &mut *self.0.away.borrow_mut() {
             // One at a time finds out.
             away.retry_at = Instant::now() + AWAY_MAX;
         }
-        let Address { config, tls } = &self.0.address;
-        match tls.connect(config).await {
-            Ok((client, driver)) => {
+        match self.0.engine.connect().await {
+            Ok(connection) => {
                 self.is_here();
-                Ok(Connection::new(client, driver, tls.clone()))
+                Ok(connection)
             }
-            Err(error) => Err(self.is_away(whole(&error))),
+            Err(why) => Err(self.is_away(why)),
         }
     }
 
     /// Says why the server cannot be reached, if it cannot.
-    pub(super) fn why_away(&self) -> Option<String> {
+    pub(in crate::state) fn why_away(&self) -> Option<String> {
         self.0.away.borrow().as_ref().map(|away| away.why.clone())
     }
 
     /// Notes that the server has answered.
-    pub(super) fn is_here(&self) {
+    pub(in crate::state) fn is_here(&self) {
         if self.0.away.take().is_some() {
-            tracing::info!(db = self.0.label, "PostgreSQL is back");
+            tracing::info!(db = self.0.label, "{} is back", E::PRODUCT);
         }
     }
 
     /// Ends every connection that is not lent, and lends no more.
-    pub(super) fn close(&self) {
+    pub(in crate::state) fn close(&self) {
         self.0.is_closed.set(true);
         self.0.places.close();
         self.0.idle.take();
@@ -164,20 +173,22 @@ impl Pool {
     /// Says at once what trying would take time to find.
     fn check(&self) -> Result<(), DbError> {
         match &*self.0.away.borrow() {
-            Some(away) if Instant::now() < away.retry_at => {
-                Err(DbError::Unavailable(format!("PostgreSQL: {}", away.why)))
-            }
+            Some(away) if Instant::now() < away.retry_at => Err(DbError::Unavailable(format!(
+                "{}: {}",
+                E::PRODUCT,
+                away.why
+            ))),
             _ => Ok(()),
         }
     }
 
     /// Notes that the server is away.
-    pub(super) fn is_away(&self, why: String) -> DbError {
+    pub(in crate::state) fn is_away(&self, why: String) -> DbError {
         let mut away = self.0.away.borrow_mut();
         let pause = match &*away {
             Some(away) => (away.pause * 2).min(AWAY_MAX),
             None => {
-                tracing::warn!(db = self.0.label, why, "PostgreSQL is away");
+                tracing::warn!(db = self.0.label, why, "{} is away", E::PRODUCT);
                 AWAY_MIN
             }
         };
@@ -186,7 +197,7 @@ impl Pool {
             retry_at: Instant::now() + pause,
             pause,
         });
-        DbError::Unavailable(format!("PostgreSQL: {why}"))
+        DbError::Unavailable(format!("{}: {why}", E::PRODUCT))
     }
 }
 

@@ -3,29 +3,23 @@
 use super::cursors::Cursors;
 use super::{Answer, Op, Over};
 use crate::state::db::{DbError, Fence, RESULT_MAX, TxOptions, check_work_id};
-use crate::state::postgres::connection::{Connection, Fault};
-use crate::state::postgres::pool::{Lent, Pool};
-use crate::state::postgres::{IDLE_MAX, begin, begin_within, commit};
-use futures_util::future::join;
+use crate::state::remote::batch::commit;
+use crate::state::remote::pool::{Lent, Pool};
+use crate::state::remote::{Connection as _, Engine, Fault, IDLE_MAX, Opening, Then};
 use std::future::pending;
 use std::pin::pin;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// The savepoint before each statement, the first one and those to come, and the way back to it.
-const SAVE: &str = "SAVEPOINT wrun";
-const SAVE_AGAIN: &str = "RELEASE SAVEPOINT wrun; SAVEPOINT wrun";
-const GO_BACK: &str = "ROLLBACK TO SAVEPOINT wrun";
-
 /// A transaction as its task has it.
-pub(super) struct Course {
-    pub(super) pool: Pool,
+pub(super) struct Course<E: Engine> {
+    pub(super) pool: Pool<E>,
     pub(super) options: TxOptions,
     /// Checked when it begins; what holds them then holds them until its end.
     pub(super) fences: Vec<Fence>,
     pub(super) deadline: Instant,
     /// `None` before the first call, and once it is over.
-    pub(super) lent: Option<Lent>,
+    pub(super) lent: Option<Lent<E>>,
     pub(super) over: Over,
     pub(super) cursors: Cursors,
 }
@@ -48,8 +42,8 @@ impl GivenUp {
 }
 
 /// Carries out calls until there are no more.
-pub(super) async fn serve(
-    mut course: Course,
+pub(super) async fn serve<E: Engine>(
+    mut course: Course<E>,
     mut ops: mpsc::UnboundedReceiver<Op>,
     mut given_up: GivenUp,
 ) {
@@ -72,7 +66,7 @@ pub(super) async fn serve(
     }
 }
 
-impl Course {
+impl<E: Engine> Course<E> {
     /// Returns until when it waits for a call.
     fn patience(&self) -> Instant {
         match self.lent {
@@ -108,7 +102,7 @@ impl Course {
     async fn carry_out(&mut self, op: Op) {
         match op {
             Op::Run(statement, want, answer) => {
-                let run = async |on: &Connection| {
+                let run = async |on: &E::Connection| {
                     let mut room = RESULT_MAX;
                     on.run(&statement, want, &mut room).await
                 };
@@ -124,7 +118,7 @@ impl Course {
             Op::Mark(id, answer) => {
                 let noted = match check_work_id(&id) {
                     Ok(()) => {
-                        self.guarded(async |on: &Connection| on.note(&id).await)
+                        self.guarded(async |on: &E::Connection| on.note(&id).await)
                             .await
                     }
                     Err(error) => Err(error),
@@ -134,8 +128,7 @@ impl Course {
             Op::Rollback(answer) => {
                 self.over.replace(Some(DbError::Closed));
                 if let Some(lent) = self.lent.take() {
-                    // If it fails, the connection is not lent again.
-                    let _ = lent.client.batch_execute("ROLLBACK").await;
+                    lent.rollback().await;
                     lent.give_back();
                 }
                 let _ = answer.send(());
@@ -162,44 +155,42 @@ impl Course {
     /// Does something in the transaction, after which that goes on whether or not it succeeded.
     pub(super) async fn guarded<T>(
         &mut self,
-        work: impl AsyncFn(&Connection) -> Result<T, Fault>,
+        work: impl AsyncFn(&E::Connection) -> Result<T, Fault>,
     ) -> Result<T, DbError> {
         let mut is_first_try = true;
         loop {
             let opening = match self.lent {
-                Some(_) => SAVE_AGAIN.to_owned(),
+                Some(_) => Opening::Next,
                 None if self.is_fenced() => {
                     self.begin_within().await?;
-                    SAVE.to_owned()
+                    Opening::First
                 }
                 None => {
                     self.lent = Some(self.lend().await?);
-                    format!("{}; {SAVE}", begin(self.options))
+                    Opening::Begin(self.options)
                 }
             };
             let Some(lent) = &self.lent else {
                 return Err(DbError::Closed);
             };
-            // In this order on their way, and together.
-            let (saved, done) = join(lent.client.batch_execute(&opening), work(lent)).await;
-            let fault = match (saved, done) {
-                (Ok(()), Ok(done)) => return Ok(done),
-                (Ok(()), Err(fault)) => fault,
-                (Err(error), _) => return Err(self.lose(&Fault::Failed(error))),
+            let fault = match lent.guarded(opening, &work).await {
+                Ok(done) => return Ok(done),
+                Err(fault) => fault,
             };
-            if fault.is_broken() || lent.client.batch_execute(GO_BACK).await.is_err() {
-                return Err(self.lose(&fault));
+            match fault.then {
+                Then::ConnectionIsBroken => return Err(self.lose(&fault)),
+                Then::TransactionIsOver => return Err(self.end(fault.told)),
+                Then::PrepareAnew if is_first_try => {
+                    lent.forget();
+                    is_first_try = false;
+                }
+                Then::PrepareAnew | Then::GoesOn => {
+                    if matches!(fault.told, DbError::Timeout(_)) {
+                        self.stop(fault.told.clone()).await;
+                    }
+                    return Err(fault.told);
+                }
             }
-            if fault.is_stale() && is_first_try {
-                lent.forget();
-                is_first_try = false;
-                continue;
-            }
-            let told = fault.told();
-            if matches!(told, DbError::Timeout(_)) {
-                self.stop(told.clone()).await;
-            }
-            return Err(told);
         }
     }
 
@@ -211,7 +202,7 @@ impl Course {
     /// Begins within its fences, or ends it.
     async fn begin_within(&mut self) -> Result<(), DbError> {
         let lent = self.lend().await?;
-        let begun = begin_within(&lent, self.options, &self.fences).await;
+        let begun = lent.begin_within(self.options, &self.fences).await;
         let Err(fault) = begun else {
             self.lent = Some(lent);
             return Ok(());
@@ -219,14 +210,12 @@ impl Course {
         if fault.is_broken() {
             return Err(self.lose(&fault));
         }
-        lent.give_back();
-        let told = fault.told();
-        self.over.replace(Some(told.clone()));
-        Err(told)
+        self.lent = Some(lent);
+        Err(self.end(fault.told))
     }
 
     /// Takes a connection, or ends it.
-    async fn lend(&mut self) -> Result<Lent, DbError> {
+    async fn lend(&mut self) -> Result<Lent<E>, DbError> {
         let lent = self.pool.get(self.deadline).await;
         lent.inspect_err(|_| {
             self.over.replace(Some(DbError::Closed));
@@ -235,15 +224,24 @@ impl Course {
 
     /// Ends it because its connection cannot go on.
     fn lose(&mut self, fault: &Fault) -> DbError {
-        let told = match fault.told() {
+        let told = match &fault.told {
             DbError::Unavailable(why) => {
                 DbError::Unavailable(format!("{why}; the transaction was rolled back"))
             }
-            told => told,
+            told => told.clone(),
         };
         // Dropped: the server rolls back what it finds nobody at.
         self.lent = None;
         self.over.replace(Some(told.clone()));
+        told
+    }
+
+    /// Ends it because the server has; the connection can go on.
+    fn end(&mut self, told: DbError) -> DbError {
+        self.over.replace(Some(told.clone()));
+        if let Some(lent) = self.lent.take() {
+            lent.give_back();
+        }
         told
     }
 
