@@ -206,7 +206,7 @@ pub struct StateStatus {
 pub struct BindingStatus {
     /// Its kind and label: `db.default`.
     pub name: String,
-    /// The kind of the server: `postgres`.
+    /// The kind of the server: `postgres`, `mysql` or `redis`.
     pub backend: String,
     /// Its URL, without user, password and parameters.
     pub url: String,

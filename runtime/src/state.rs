@@ -9,6 +9,7 @@ pub mod db;
 pub mod keyvalue;
 pub mod lock;
 mod migrations;
+pub mod mysql;
 pub mod operator;
 pub mod postgres;
 pub mod protocol;

@@ -34,6 +34,7 @@ mod labels;
 mod limits;
 mod lock;
 mod log;
+mod mariadb;
 mod new;
 mod operator;
 mod outbound;

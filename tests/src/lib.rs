@@ -23,6 +23,7 @@ pub mod lenient;
 pub mod load;
 pub mod lock_history;
 pub mod log;
+pub mod mariadb;
 pub mod murder;
 pub mod npm;
 pub mod outcome;

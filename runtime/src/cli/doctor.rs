@@ -5,6 +5,7 @@
 mod bindings;
 mod confinement;
 mod disk;
+mod mysql;
 mod system;
 mod tools;
 

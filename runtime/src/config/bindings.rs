@@ -23,8 +23,8 @@ pub type Secret = Zeroizing<String>;
 /// Bindings as flags give them.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct BindingArgs {
-    /// Keep a database in PostgreSQL (db.LABEL=postgres://…) or locks in Redis (lock.LABEL=redis://…); in place of the URL
-    /// there may be env:NAME or file:PATH, which hold it; repeatable
+    /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…) or locks in Redis
+    /// (lock.LABEL=redis://…); in place of the URL there may be env:NAME or file:PATH, which hold it; repeatable
     #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
     pub bind: Vec<String>,
     /// Read further bindings from this file: under [db] and [lock], LABEL = "URL"
@@ -253,8 +253,7 @@ fn from_environment(shared: &Shared) -> Result<BTreeMap<Name, Source>, Failure> 
 fn look_at(name: &Name, source: &Source) -> Result<Bound, Failure> {
     let url = source.read()?;
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    let (schemes, backend) = name.kind.schemes();
-    if scheme.is_some_and(|scheme| schemes.contains(&scheme)) {
+    if let Some(backend) = scheme.and_then(|scheme| name.kind.backend(scheme)) {
         return Ok(Bound {
             backend: backend.to_owned(),
             shown: shown(&url),
@@ -415,7 +414,7 @@ mod tests {
         for (flags, word) in [
             (&["db.default"][..], "--bind db.LABEL=URL"),
             (&["queue.default=amqp://x"], "--bind db.LABEL=URL"),
-            (&["db.default=mysql://x/y"], "postgres://"),
+            (&["db.default=mssql://x/y"], "mysql://"),
             (&["db.default=redis://x"], "postgres://"),
             (&["lock.default=postgres://x/y"], "redis://"),
             (&["lock.nowhere=redis://x"], "[locks.nowhere]"),

@@ -74,7 +74,7 @@ pub struct Database {
 /// What may be known of the server that a label is bound to.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
-    /// The kind: `postgres` or `redis`.
+    /// The kind: `postgres`, `mysql` or `redis`.
     pub backend: String,
     /// Its URL, without user, password and parameters.
     pub shown: String,

@@ -7,6 +7,7 @@
 mod database;
 mod embedded;
 mod locks;
+mod mysql;
 mod postgres;
 mod queues;
 mod redis;
@@ -135,6 +136,10 @@ fn databases_conform() {
     table.run::<Embedded>(database::cases());
     if let Some(server) = postgres::Server::start() {
         table.run::<Bound>(database::cases());
+        drop(server);
+    }
+    if let Some(server) = mysql::Server::start() {
+        table.run::<mysql::Bound>(database::cases());
         drop(server);
     }
     table.finish();

@@ -4,6 +4,7 @@
 //! socket, and nothing of guests or HTTP.
 
 mod accept;
+mod bound;
 mod configure;
 mod outbox;
 mod peer;

@@ -3,7 +3,7 @@
 use super::{Finding, Status};
 use crate::config::{BindingArgs, Bindings, Secret, Shared};
 use crate::failure::Failure;
-use crate::state::{postgres, redis};
+use crate::state::{mysql, postgres, redis};
 
 /// Tries each of them.
 pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
@@ -29,6 +29,7 @@ pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
         };
         findings.extend(match bound.backend.as_str() {
             "redis" => runtime.block_on(redis(&name, &bound.shown, &url)),
+            "mysql" => runtime.block_on(mysql(&name, &bound.shown, &url)),
             _ => runtime.block_on(postgres(&name, &bound.shown, &url)),
         });
     }
@@ -51,6 +52,17 @@ async fn postgres(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
     match postgres::inspect(&address).await {
         Ok(found) => of_postgres(name, shown, &found),
         Err(why) => vec![away(name, shown, &why, "PostgreSQL")],
+    }
+}
+
+async fn mysql(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
+    let address = match mysql::Address::parse(url) {
+        Ok(address) => address,
+        Err(why) => return vec![wrong(name, &why)],
+    };
+    match mysql::inspect(&address).await {
+        Ok(found) => super::mysql::findings(name, shown, &found),
+        Err(why) => vec![away(name, shown, &why, "MariaDB or MySQL")],
     }
 }
 
@@ -166,7 +178,7 @@ fn of_postgres(name: &str, shown: &str, found: &postgres::Inspection) -> Vec<Fin
     findings
 }
 
-fn encryption(name: &str, tls: Option<&str>, is_local: bool, next: &str) -> Finding {
+pub(super) fn encryption(name: &str, tls: Option<&str>, is_local: bool, next: &str) -> Finding {
     let name = format!("{name} TLS");
     match tls {
         Some(version) => Finding::new(name, Status::Ok, version),

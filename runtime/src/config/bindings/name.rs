@@ -38,21 +38,20 @@ impl Kind {
         }
     }
 
-    /// Returns the schemes of URLs, and the backend that they stand for.
-    pub(super) fn schemes(self) -> (&'static [&'static str], &'static str) {
-        match self {
-            Self::Db => (&["postgres", "postgresql"], "postgres"),
-            Self::Lock => (
-                &["redis", "rediss", "valkey", "valkeys", "redis+unix"],
-                "redis",
-            ),
+    /// Returns the backend that the scheme of a URL stands for, if there is one.
+    pub(super) fn backend(self, scheme: &str) -> Option<&'static str> {
+        match (self, scheme) {
+            (Self::Db, "postgres" | "postgresql") => Some("postgres"),
+            (Self::Db, "mysql" | "mariadb") => Some("mysql"),
+            (Self::Lock, "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix") => Some("redis"),
+            _ => None,
         }
     }
 
-    /// Returns a URL for a hint.
+    /// Returns URLs for a hint.
     pub(super) fn example(self) -> &'static str {
         match self {
-            Self::Db => "postgres://USER@HOST:PORT/DATABASE",
+            Self::Db => "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE",
             Self::Lock => "redis://USER@HOST:PORT/NUMBER",
         }
     }

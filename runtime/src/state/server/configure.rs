@@ -2,6 +2,7 @@
 //!
 //! What is open stays open: another generation may use it.
 
+use super::bound::BoundDatabase;
 use super::returning::Returning;
 use super::servers::Servers;
 use super::sessions::Sessions;
@@ -14,7 +15,6 @@ use crate::state::db::{Database as _, TxOptions, Want};
 use crate::state::keyvalue;
 use crate::state::lock::TTL_DEFAULT;
 use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
-use crate::state::postgres::Postgres;
 use crate::state::queue::DEAD_SUFFIX;
 use crate::state::queue::embedded::{EmbeddedQueue, Sink};
 use crate::state::redis::RedisLocks;
@@ -181,19 +181,18 @@ impl Configurator {
         is_again: bool,
     ) -> Result<(), Failure> {
         let opened = self.stores.bound.borrow().get(label).cloned();
-        let postgres = match opened {
-            Some(postgres) => postgres,
+        let database = match opened {
+            Some(database) => database,
             None => {
                 let address = self.servers.database(label);
                 let address = address.map_err(|why| wrong_url("db", label, bound, &why))?;
-                let postgres = Postgres::new(label, address);
-                tokio::task::spawn_local(postgres.clone().watch());
+                let database = BoundDatabase::open(label, address);
                 let mut open = self.stores.bound.borrow_mut();
-                open.insert(label.to_owned(), postgres.clone());
-                postgres
+                open.insert(label.to_owned(), database.clone());
+                database
             }
         };
-        match postgres.prepare(settings.migrations.as_deref()).await {
+        match database.prepare(settings.migrations.as_deref()).await {
             Ok(applied) => say_applied(label, applied),
             Err(failure) if is_again && failure.code == ExitCode::Unavailable => {
                 tracing::warn!(db = label, error = %failure, "goes on without its server");

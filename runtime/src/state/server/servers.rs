@@ -1,14 +1,15 @@
 //! The servers that labels are bound to: where they are, and what reaching them takes.
 
+use super::bound::Place;
 use crate::config::Secret;
-use crate::state::{postgres, redis};
+use crate::state::redis;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What is known of them, by the labels of what is bound.
 #[derive(Default)]
 pub(super) struct Servers {
-    databases: BTreeMap<String, Result<postgres::Address, String>>,
+    databases: BTreeMap<String, Result<Place, String>>,
     locks: BTreeMap<String, Result<redis::Address, String>>,
     /// What this server of wrun's is known by to them.
     pub(super) identity: String,
@@ -20,7 +21,7 @@ impl Servers {
         let (mut databases, mut locks) = (BTreeMap::new(), BTreeMap::new());
         for (name, url) in urls {
             if let Some(label) = name.strip_prefix("db.") {
-                databases.insert(label.to_owned(), postgres::Address::parse(&url));
+                databases.insert(label.to_owned(), Place::parse(&url));
             } else if let Some(label) = name.strip_prefix("lock.") {
                 locks.insert(label.to_owned(), redis::Address::parse(&url));
             }
@@ -33,7 +34,7 @@ impl Servers {
     }
 
     /// Returns where a database is, or why nobody can tell.
-    pub(super) fn database(&self, label: &str) -> Result<postgres::Address, String> {
+    pub(super) fn database(&self, label: &str) -> Result<Place, String> {
         let found = self.databases.get(label).cloned();
         found.unwrap_or_else(|| Err(MISSING.to_owned()))
     }
@@ -46,7 +47,7 @@ impl Servers {
 
     /// Returns the TCP ports that are connected to.
     pub(super) fn ports(&self) -> Vec<u16> {
-        let databases = self.reached_databases().flat_map(postgres::Address::ports);
+        let databases = self.reached_databases().flat_map(Place::ports);
         databases
             .chain(self.reached_locks().filter_map(redis::Address::port))
             .collect()
@@ -54,9 +55,7 @@ impl Servers {
 
     /// Returns the folders of the Unix sockets that are connected to.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
-        let databases = self
-            .reached_databases()
-            .flat_map(postgres::Address::sockets);
+        let databases = self.reached_databases().flat_map(Place::sockets);
         databases
             .chain(self.reached_locks().filter_map(redis::Address::socket))
             .collect()
@@ -64,11 +63,11 @@ impl Servers {
 
     /// Tells whether a name has to be resolved.
     pub(super) fn resolves(&self) -> bool {
-        self.reached_databases().any(postgres::Address::resolves)
+        self.reached_databases().any(Place::resolves)
             || self.reached_locks().any(redis::Address::resolves)
     }
 
-    fn reached_databases(&self) -> impl Iterator<Item = &postgres::Address> {
+    fn reached_databases(&self) -> impl Iterator<Item = &Place> {
         self.databases.values().filter_map(|it| it.as_ref().ok())
     }
 

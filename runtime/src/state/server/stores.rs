@@ -2,10 +2,10 @@
 //!
 //! Opens nothing itself. What only the embedded engines can do is for operators and for `configure`.
 
+use super::bound::BoundDatabase;
 use crate::config::shared::Shared;
 use crate::state::db::Database;
 use crate::state::lock::spaces::Spaces;
-use crate::state::postgres::Postgres;
 use crate::state::queue::Queue;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::sqlite::Sqlite;
@@ -28,7 +28,7 @@ pub(super) struct Stores {
     pub(super) locks: Spaces,
     /// Those that are embedded; beside one that is bound there may be one, for queues.
     pub(super) databases: RefCell<BTreeMap<String, Sqlite>>,
-    pub(super) bound: RefCell<BTreeMap<String, Postgres>>,
+    pub(super) bound: RefCell<BTreeMap<String, BoundDatabase>>,
     pub(super) queues: RefCell<BTreeMap<String, EmbeddedQueue>>,
     granted: RefCell<HashMap<u64, Rc<Shared>>>,
     /// There is a new generation.
@@ -81,7 +81,7 @@ impl Stores {
     /// Returns the database that guests know by this label.
     pub(super) fn database(&self, label: &str) -> Option<Rc<dyn Database>> {
         if let Some(bound) = self.bound.borrow().get(label) {
-            return Some(Rc::new(bound.clone()));
+            return Some(bound.database());
         }
         let embedded = self.sqlite(label)?;
         Some(Rc::new(embedded))

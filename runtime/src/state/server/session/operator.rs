@@ -100,9 +100,10 @@ impl Session {
     }
 
     fn back_up(&self, db: &str) -> Answer {
-        if self.stores.bound.borrow().contains_key(db) {
+        if let Some(bound) = self.stores.bound.borrow().get(db) {
+            let (product, tool) = bound.backup();
             let what = format!(
-                "database {db} is bound to PostgreSQL: back it up there, with pg_dump for one"
+                "database {db} is bound to {product}: back it up there, with {tool} for one"
             );
             return Answer::Now(Reply::Db(DbError::Invalid(what)));
         }

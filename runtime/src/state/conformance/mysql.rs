@@ -1,0 +1,88 @@
+//! A real MariaDB, with a database for each case.
+
+use super::{Backend, HasDatabase};
+use crate::state::db::{Database, Value};
+use crate::state::mysql::{Address, Mysql};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The server, while there is one.
+static SERVER: Mutex<Option<wrun_tests::mariadb::MariaDb>> = Mutex::new(None);
+
+/// Keeps the server up until it is dropped.
+pub(super) struct Server;
+
+impl Server {
+    /// Starts it; `None`, which is said on stderr, if it is not installed.
+    pub(super) fn start() -> Option<Self> {
+        let server = wrun_tests::mariadb::MariaDb::for_test()?;
+        *lock() = Some(server);
+        Some(Self)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        lock().take();
+    }
+}
+
+fn lock() -> MutexGuard<'static, Option<wrun_tests::mariadb::MariaDb>> {
+    SERVER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) struct Bound {
+    database: String,
+    mysql: Mysql,
+}
+
+impl Bound {
+    async fn open_again(database: String) -> Self {
+        let url = lock().as_ref().unwrap().url(&database);
+        let mysql = Mysql::new("default", Address::parse(&url).unwrap());
+        mysql.prepare(None).await.unwrap();
+        Self { database, mysql }
+    }
+}
+
+impl Backend for Bound {
+    const NAME: &'static str = "mariadb";
+
+    async fn open() -> Self {
+        static CASES: AtomicUsize = AtomicUsize::new(0);
+        let database = format!("case_{}", CASES.fetch_add(1, Ordering::Relaxed));
+        lock().as_ref().unwrap().create(&database);
+        Self::open_again(database).await
+    }
+
+    async fn restart(self) -> Self {
+        self.mysql.close();
+        if let Some(server) = lock().as_mut() {
+            server.stop();
+            server.start_again();
+        }
+        Self::open_again(self.database).await
+    }
+}
+
+impl HasDatabase for Bound {
+    fn database(&self) -> &dyn Database {
+        &self.mysql
+    }
+
+    fn declare(value: &Value) -> &'static str {
+        match value {
+            Value::Null | Value::Text(_) | Value::Other(..) => "TEXT",
+            Value::Boolean(_) => "BOOLEAN",
+            Value::Integer(_) => "BIGINT",
+            Value::Real(_) => "DOUBLE",
+            Value::Blob(_) => "BLOB",
+            Value::Decimal(_) => "DECIMAL(30, 2)",
+            Value::Date(_) => "DATE",
+            Value::Time(_) => "TIME",
+            Value::TimestampUs(_) => "DATETIME(6)",
+            Value::Uuid(..) => "UUID",
+            Value::Json(_) => "JSON",
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A database of a server that a label is bound to, whichever kind of server that is.
+
+use crate::failure::Failure;
+use crate::state::db::Database;
+use crate::state::mysql::{self, Mysql};
+use crate::state::postgres::{self, Postgres};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Where one is.
+#[derive(Clone)]
+pub(super) enum Place {
+    Postgres(Box<postgres::Address>),
+    Mysql(mysql::Address),
+}
+
+impl Place {
+    /// Reads a URL. What is said of a wrong one does not repeat it.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        match url.split_once("://") {
+            Some(("mysql" | "mariadb", _)) => mysql::Address::parse(url).map(Self::Mysql),
+            _ => postgres::Address::parse(url).map(|it| Self::Postgres(Box::new(it))),
+        }
+    }
+
+    /// Returns the TCP ports that it connects to.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        match self {
+            Self::Postgres(address) => address.ports(),
+            Self::Mysql(address) => address.ports(),
+        }
+    }
+
+    /// Returns the folders of the Unix sockets that it connects to.
+    pub(super) fn sockets(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Postgres(address) => address.sockets(),
+            Self::Mysql(address) => address.sockets(),
+        }
+    }
+
+    /// Tells whether a name has to be resolved.
+    pub(super) fn resolves(&self) -> bool {
+        match self {
+            Self::Postgres(address) => address.resolves(),
+            Self::Mysql(address) => address.resolves(),
+        }
+    }
+}
+
+/// One that is open. Clones are the same.
+#[derive(Clone)]
+pub(super) enum BoundDatabase {
+    Postgres(Postgres),
+    Mysql(Mysql),
+}
+
+impl BoundDatabase {
+    /// Takes it, and watches it from now on; nobody is asked yet whether it is there. To be called within a `LocalSet`.
+    pub(super) fn open(label: &str, place: Place) -> Self {
+        match place {
+            Place::Postgres(address) => {
+                let postgres = Postgres::new(label, *address);
+                tokio::task::spawn_local(postgres.clone().watch());
+                Self::Postgres(postgres)
+            }
+            Place::Mysql(address) => {
+                let mysql = Mysql::new(label, address);
+                tokio::task::spawn_local(mysql.clone().watch());
+                Self::Mysql(mysql)
+            }
+        }
+    }
+
+    /// Makes wrun's tables, and applies migrations; returns the names of those that were not applied yet.
+    pub(super) async fn prepare(&self, folder: Option<&Path>) -> Result<Vec<String>, Failure> {
+        match self {
+            Self::Postgres(postgres) => postgres.prepare(folder).await,
+            Self::Mysql(mysql) => mysql.prepare(folder).await,
+        }
+    }
+
+    pub(super) fn database(&self) -> Rc<dyn Database> {
+        match self {
+            Self::Postgres(postgres) => Rc::new(postgres.clone()),
+            Self::Mysql(mysql) => Rc::new(mysql.clone()),
+        }
+    }
+
+    /// Says why the server cannot be reached, if it cannot.
+    pub(super) fn why_away(&self) -> Option<String> {
+        match self {
+            Self::Postgres(postgres) => postgres.why_away(),
+            Self::Mysql(mysql) => mysql.why_away(),
+        }
+    }
+
+    /// Ends its connections. What is under way is rolled back by the server.
+    pub(super) fn close(&self) {
+        match self {
+            Self::Postgres(postgres) => postgres.close(),
+            Self::Mysql(mysql) => mysql.close(),
+        }
+    }
+
+    /// Returns what it is called, and what makes a backup of it.
+    pub(super) fn backup(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Postgres(_) => ("PostgreSQL", "pg_dump"),
+            Self::Mysql(_) => ("MariaDB or MySQL", "mariadb-dump"),
+        }
+    }
+}
