@@ -12,7 +12,9 @@ mod fences;
 mod inspect;
 mod kinds;
 mod migrate;
+mod statement;
 mod tokens;
+mod transaction;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ use super::db::{
     TxOptions, Want, check_batch,
 };
 use super::remote::pool::Pool;
-use super::remote::{Engine, GRACE, IDLE_MAX, batch, transaction};
+use super::remote::{self, Engine, GRACE, IDLE_MAX, batch};
 use connection::Connection;
 use std::future::ready;
 
@@ -99,7 +101,7 @@ impl Database for Mysql {
         options: TxOptions,
         fences: Vec<Fence>,
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
-        let transaction = transaction::new(self.pool.clone(), options, fences);
+        let transaction = remote::transaction::new(self.pool.clone(), options, fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }

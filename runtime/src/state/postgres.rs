@@ -11,6 +11,7 @@ mod inspect;
 mod migrate;
 mod tls;
 mod tokens;
+mod transaction;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use super::db::{
     TxOptions, Want, check_batch,
 };
 use super::remote::pool::Pool;
-use super::remote::{Engine, GRACE, IDLE_MAX, batch, transaction};
+use super::remote::{self, Engine, GRACE, IDLE_MAX, batch};
 use connection::Connection;
 use std::future::ready;
 
@@ -94,7 +95,7 @@ impl Database for Postgres {
         options: TxOptions,
         fences: Vec<Fence>,
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
-        let transaction = transaction::new(self.pool.clone(), options, fences);
+        let transaction = remote::transaction::new(self.pool.clone(), options, fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }
