@@ -116,7 +116,11 @@ impl EmbeddedQueue {
             key: stored.key,
             attempts: stored.attempts,
             alone: stored.alone,
-            ready_at: now.saturating_add(stored.ready_at_ms.saturating_sub(wall)),
+            ready_at: match stored.ready_at_ms.saturating_sub(wall) {
+                0 => now,
+                // Both clocks are read in whole milliseconds: without one more it could come early by a part of one.
+                left => now.saturating_add(left).saturating_add(1),
+            },
         });
         self.inner.lanes.borrow_mut().add(entries);
         self.inner.run();
