@@ -23,11 +23,12 @@ pub type Secret = Zeroizing<String>;
 /// Bindings as flags give them.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct BindingArgs {
-    /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…) or locks in Redis
-    /// (lock.LABEL=redis://…); in place of the URL there may be env:NAME or file:PATH, which hold it; repeatable
+    /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…), a queue in PostgreSQL
+    /// (queue.LABEL=postgres://…) or locks in Redis (lock.LABEL=redis://…); in place of the URL there may be env:NAME or
+    /// file:PATH, which hold it; repeatable
     #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
     pub bind: Vec<String>,
-    /// Read further bindings from this file: under [db] and [lock], LABEL = "URL"
+    /// Read further bindings from this file: under [db], [lock] and [queue], LABEL = "URL"
     #[arg(long, value_name = "FILE")]
     pub bindings: Option<PathBuf>,
 }
@@ -63,6 +64,8 @@ struct Listed {
     db: BTreeMap<String, String>,
     #[serde(default)]
     lock: BTreeMap<String, String>,
+    #[serde(default)]
+    queue: BTreeMap<String, String>,
 }
 
 impl Bindings {
@@ -123,6 +126,9 @@ impl Bindings {
         }
         for (label, space) in &mut shared.locks {
             space.bound = bound(Kind::Lock, label);
+        }
+        for (label, queue) in &mut shared.queues {
+            queue.bound = bound(Kind::Queue, label);
         }
     }
 
@@ -185,7 +191,7 @@ fn from_flags(flags: &[String]) -> Result<BTreeMap<Name, Source>, Failure> {
     for flag in flags {
         let wrong = |what: String| {
             Failure::new(ExitCode::Usage, what)
-                .hint("it is --bind db.LABEL=URL or lock.LABEL=URL, such as --bind db.default=env:DATABASE_URL")
+                .hint("it is --bind db.LABEL=URL, lock.LABEL=URL or queue.LABEL=URL, such as --bind db.default=env:DATABASE_URL")
         };
         // The whole of it may be a secret that was put into the wrong place.
         let (text, url) = flag
@@ -234,7 +240,7 @@ fn from_environment(shared: &Shared) -> Result<BTreeMap<Name, Source>, Failure> 
                     ExitCode::Config,
                     format!("{name} binds what is not granted"),
                 )
-                .hint("unset it, or grant that: WRUN_BIND_DB_MY_SHOP binds database my-shop, WRUN_BIND_LOCK_… a lock space"));
+                .hint("unset it, or grant that: WRUN_BIND_DB_MY_SHOP binds database my-shop, WRUN_BIND_LOCK_… a lock space, WRUN_BIND_QUEUE_… a queue"));
             }
             (Some(one), Some(other)) => {
                 return Err(Failure::new(
@@ -328,9 +334,13 @@ fn read_list(file: &Path) -> Result<BTreeMap<Name, Secret>, Failure> {
             ExitCode::Config,
             format!("{}: line {line} is no binding", file.display()),
         )
-        .hint("bindings stand under [db] or [lock], as LABEL = \"URL\"")
+        .hint("bindings stand under [db], [lock] or [queue], as LABEL = \"URL\"")
     })?;
-    let sections = [(Kind::Db, listed.db), (Kind::Lock, listed.lock)];
+    let sections = [
+        (Kind::Db, listed.db),
+        (Kind::Lock, listed.lock),
+        (Kind::Queue, listed.queue),
+    ];
     let all = sections.into_iter().flat_map(|(kind, labels)| {
         let name = move |(label, url): (String, String)| (Name { kind, label }, url.into());
         labels.into_iter().map(name)
@@ -353,6 +363,7 @@ mod tests {
         let args = SharedArgs {
             databases: labels.iter().map(|label| (*label).to_owned()).collect(),
             locks: vec!["default".to_owned()],
+            queues: vec!["jobs".to_owned()],
             ..SharedArgs::default()
         };
         Shared::merge(&args, SharedKeys::default(), Path::new(".")).unwrap()
@@ -413,7 +424,10 @@ mod tests {
     fn what_cannot_be_a_binding_is_refused_with_a_hint_and_without_its_secret() {
         for (flags, word) in [
             (&["db.default"][..], "--bind db.LABEL=URL"),
-            (&["queue.default=amqp://x"], "--bind db.LABEL=URL"),
+            (&["topic.default=amqp://x"], "--bind db.LABEL=URL"),
+            (&["queue.jobs=amqp://x"], "postgres://"),
+            (&["queue.nowhere=postgres://x/y"], "[queues.nowhere]"),
+            (&["queue.jobs=mysql://x/y"], "postgres://"),
             (&["db.default=mssql://x/y"], "mysql://"),
             (&["db.default=redis://x"], "postgres://"),
             (&["lock.default=postgres://x/y"], "redis://"),
@@ -451,10 +465,11 @@ mod tests {
     }
 
     #[test]
-    fn lock_space_and_database_of_one_label_are_bound_apart() {
+    fn lock_space_database_and_queue_are_bound_apart() {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("list.toml");
-        std::fs::write(&list, "[lock]\ndefault = \"redis://one\"\n").unwrap();
+        let text = "[lock]\ndefault = \"redis://one\"\n[queue]\njobs = \"postgres://three/shop\"\n";
+        std::fs::write(&list, text).unwrap();
         let args = BindingArgs {
             bind: vec!["db.default=postgres://two/shop".to_owned()],
             bindings: Some(list),
@@ -464,5 +479,6 @@ mod tests {
         let backend = |bound: &Option<Bound>| bound.clone().unwrap().backend;
         assert_eq!(backend(&shared.databases["default"].bound), "postgres");
         assert_eq!(backend(&shared.locks["default"].bound), "redis");
+        assert_eq!(backend(&shared.queues["jobs"].bound), "postgres");
     }
 }

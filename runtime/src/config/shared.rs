@@ -114,6 +114,8 @@ pub struct Queue {
     pub backoff: Duration,
     /// What it does not grow beyond.
     pub backoff_max: Duration,
+    /// The server that it is kept in; `None` if it is embedded, as it is unless somebody binds it.
+    pub bound: Option<Bound>,
 }
 
 /// `[consumers.QUEUE]`.
@@ -309,6 +311,7 @@ impl QueueKeys {
             visibility_timeout: span(self.visibility_timeout, 30),
             backoff: span(self.backoff, 1),
             backoff_max: span(self.max_backoff, 300),
+            bound: None,
         };
         if queue.max_depth == 0 {
             return wrong("max-depth", "is 0");
@@ -423,6 +426,7 @@ mod tests {
             visibility_timeout: Duration::from_secs(30),
             backoff: Duration::from_secs(1),
             backoff_max: Duration::from_secs(300),
+            bound: None,
         };
         assert_eq!(shared.queues["orders"], queue);
         assert!(shared.consumers.is_empty());

@@ -157,15 +157,23 @@ fn locks_conform() {
 }
 
 #[test]
-fn embedded_queue_conforms() {
+fn queues_conform() {
     let mut table = Table::default();
     table.run::<Embedded>(queues::cases());
+    if let Some(server) = postgres::Server::start() {
+        table.run::<Bound>(queues::cases());
+        drop(server);
+    }
     table.finish();
 }
 
 #[test]
-fn embedded_queue_conforms_with_its_database() {
+fn queues_conform_with_their_databases() {
     let mut table = Table::default();
     table.run::<Embedded>(queues::cases_with_database());
+    if let Some(server) = postgres::Server::start() {
+        table.run::<Bound>(queues::cases_with_database());
+        drop(server);
+    }
     table.finish();
 }

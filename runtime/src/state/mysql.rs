@@ -27,8 +27,9 @@ use super::db::{
     Database, DbError, Fence, GivenUp, Isolation, STATEMENT_TIME_MAX, Statement, Step, Transaction,
     TxOptions, Want, check_batch,
 };
+use super::remote::kept::KeptQueues;
 use super::remote::pool::Pool;
-use super::remote::{self, Engine, GRACE, IDLE_MAX, batch};
+use super::remote::{self, CONNECTIONS_MAX, Engine, GRACE, IDLE_MAX, batch};
 use connection::Connection;
 use std::future::ready;
 
@@ -43,7 +44,7 @@ impl Mysql {
     /// Takes a database that is somewhere; nobody is asked yet whether it is there.
     pub fn new(label: &str, address: Address) -> Self {
         Self {
-            pool: Pool::new(label.to_owned(), address.clone()),
+            pool: Pool::new(format!("db.{label}"), address.clone(), CONNECTIONS_MAX),
             address,
         }
     }
@@ -66,6 +67,7 @@ impl Mysql {
 
 impl Engine for Address {
     const PRODUCT: &'static str = "MariaDB or MySQL";
+    const KEEPS_QUEUES: bool = false;
     type Connection = Connection;
 
     async fn connect(&self) -> Result<Connection, String> {
@@ -101,7 +103,8 @@ impl Database for Mysql {
         options: TxOptions,
         fences: Vec<Fence>,
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
-        let transaction = remote::transaction::new(self.pool.clone(), options, fences);
+        let transaction =
+            remote::transaction::new(self.pool.clone(), KeptQueues::default(), options, fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }

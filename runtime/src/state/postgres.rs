@@ -9,6 +9,7 @@ mod convert;
 mod error;
 mod inspect;
 mod migrate;
+mod queue;
 mod tls;
 mod tokens;
 mod transaction;
@@ -18,29 +19,47 @@ mod tests;
 
 pub use address::Address;
 pub use inspect::{Inspection, inspect};
+pub use queue::PostgresQueue;
 
 use super::BoxFuture;
 use super::db::{
     Database, DbError, Fence, GivenUp, Isolation, STATEMENT_TIME_MAX, Statement, Step, Transaction,
     TxOptions, Want, check_batch,
 };
+use super::remote::kept::KeptQueues;
 use super::remote::pool::Pool;
-use super::remote::{self, Engine, GRACE, IDLE_MAX, batch};
+use super::remote::{self, CONNECTIONS_MAX, Engine, GRACE, IDLE_MAX, batch};
 use connection::Connection;
 use std::future::ready;
+use std::rc::Rc;
+use tokio_postgres::Notification;
 
 /// A database. Clones are the same.
 #[derive(Clone)]
 pub struct Postgres {
     pool: Pool<Address>,
+    queues: KeptQueues<Address>,
 }
 
 impl Postgres {
     /// Takes a database that is somewhere; nobody is asked yet whether it is there.
     pub fn new(label: &str, address: Address) -> Self {
         Self {
-            pool: Pool::new(label.to_owned(), address),
+            pool: Pool::new(format!("db.{label}"), address, CONNECTIONS_MAX),
+            queues: KeptQueues::default(),
         }
+    }
+
+    /// Lets transactions send to a queue, if it is kept in the same database.
+    pub fn know(&self, label: &str, queue: &PostgresQueue) {
+        if self.pool.engine().is_same_database(queue.address()) {
+            self.queues.add(label, Rc::new(queue.clone()));
+        }
+    }
+
+    /// Tells whether transactions can send to a queue.
+    pub fn knows(&self, queue: &str) -> bool {
+        self.queues.contains(queue)
     }
 
     /// Says why the server cannot be reached, if it cannot.
@@ -50,6 +69,7 @@ impl Postgres {
 
     /// Ends its connections. What is under way is rolled back by the server.
     pub fn close(&self) {
+        self.queues.clear();
         self.pool.close();
     }
 
@@ -61,10 +81,21 @@ impl Postgres {
 
 impl Engine for Address {
     const PRODUCT: &'static str = "PostgreSQL";
+    const KEEPS_QUEUES: bool = true;
     type Connection = Connection;
 
     async fn connect(&self) -> Result<Connection, String> {
-        let connected = self.tls.connect(&self.config).await;
+        self.connect_and_hear(|_| {}).await
+    }
+}
+
+impl Address {
+    /// Makes a connection that has `hear` told what others notify it of.
+    async fn connect_and_hear(
+        &self,
+        hear: impl Fn(&Notification) + Send + 'static,
+    ) -> Result<Connection, String> {
+        let connected = self.tls.connect(&self.config, hear).await;
         let (client, driver) = connected.map_err(|error| error::whole(&error))?;
         Ok(Connection::new(client, driver, self.tls.clone()))
     }
@@ -95,7 +126,8 @@ impl Database for Postgres {
         options: TxOptions,
         fences: Vec<Fence>,
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
-        let transaction = remote::transaction::new(self.pool.clone(), options, fences);
+        let transaction =
+            remote::transaction::new(self.pool.clone(), self.queues.clone(), options, fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }

@@ -1,10 +1,13 @@
 //! What a queue is to the rest of wrun: messages, deliveries, outcomes, and the seam behind which messages are kept.
 //!
-//! The embedded queues are `lanes`, a pure state machine that says who handles what and when, and `embedded`, which keeps
-//! the messages in a database.
+//! `lanes` is a pure state machine that says who handles what and when, and `desk` gives it a clock. `embedded` keeps the
+//! messages in a database of this machine, `postgres::queue` in one of a server.
 
+pub(super) mod content;
+pub mod desk;
 pub mod embedded;
 pub mod lanes;
+pub mod stored;
 
 use super::BoxFuture;
 use super::lock::SessionId;

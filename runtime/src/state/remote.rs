@@ -1,14 +1,19 @@
-//! What databases of servers have in common: a pool of connections, transactions on them, their limits, and a watch.
+//! What databases of servers have in common: a pool of connections, transactions on them and what these send to queues,
+//! their limits, and a watch.
 //!
 //! Knows no server. What one is, and how it is spoken to, is for `postgres` and `mysql`.
 
 pub(super) mod batch;
+pub(super) mod kept;
 pub(super) mod pool;
 pub(super) mod transaction;
 mod watch;
 
 use super::db::{Column, DbError, Fence, Row, Statement, Step, TxOptions, Value, Want};
 use std::time::Duration;
+
+/// Connections to one database.
+pub(super) const CONNECTIONS_MAX: usize = 16;
 
 /// How long a transaction may hold a connection without doing anything.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(5);
@@ -23,6 +28,8 @@ pub(super) const VALUE_COST: usize = 16;
 pub(super) trait Engine: Clone + 'static {
     /// What people call it.
     const PRODUCT: &'static str;
+    /// Whether queues can be kept in it.
+    const KEEPS_QUEUES: bool;
     type Connection: Connection;
 
     /// Makes a connection; the error is why there is none.

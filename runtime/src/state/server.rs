@@ -189,6 +189,10 @@ impl Server {
             // What is not written is delivered again.
             let _ = timeout(STOP_MAX, queue.flush()).await;
         }
+        for queue in reception.stores.bound_queues.take().into_values() {
+            // What is not given back comes to others later.
+            let _ = timeout(STOP_MAX, queue.close()).await;
+        }
         let databases = reception.stores.databases.take();
         for database in databases.into_values() {
             database.close().await;

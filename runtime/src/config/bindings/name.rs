@@ -1,4 +1,4 @@
-//! What can be bound, by name: `db.default`, `lock.stock`.
+//! What can be bound, by name: `db.default`, `lock.stock`, `queue.orders`.
 
 use crate::config::shared::Shared;
 
@@ -6,7 +6,7 @@ use crate::config::shared::Shared;
 pub(super) const VARIABLE: &str = "WRUN_BIND_";
 
 /// What can be bound.
-pub(super) const KINDS: [Kind; 2] = [Kind::Db, Kind::Lock];
+pub(super) const KINDS: [Kind; 3] = [Kind::Db, Kind::Lock, Kind::Queue];
 
 /// A label, and the label of what it is; shown as `db.default`.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -19,6 +19,7 @@ pub(super) struct Name {
 pub(super) enum Kind {
     Db,
     Lock,
+    Queue,
 }
 
 impl Kind {
@@ -27,6 +28,7 @@ impl Kind {
         match self {
             Self::Db => "db",
             Self::Lock => "lock",
+            Self::Queue => "queue",
         }
     }
 
@@ -35,13 +37,14 @@ impl Kind {
         match self {
             Self::Db => ("database", "databases"),
             Self::Lock => ("lock space", "locks"),
+            Self::Queue => ("queue", "queues"),
         }
     }
 
     /// Returns the backend that the scheme of a URL stands for, if there is one.
     pub(super) fn backend(self, scheme: &str) -> Option<&'static str> {
         match (self, scheme) {
-            (Self::Db, "postgres" | "postgresql") => Some("postgres"),
+            (Self::Db | Self::Queue, "postgres" | "postgresql") => Some("postgres"),
             (Self::Db, "mysql" | "mariadb") => Some("mysql"),
             (Self::Lock, "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix") => Some("redis"),
             _ => None,
@@ -52,6 +55,7 @@ impl Kind {
     pub(super) fn example(self) -> &'static str {
         match self {
             Self::Db => "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE",
+            Self::Queue => "postgres://USER@HOST:PORT/DATABASE",
             Self::Lock => "redis://USER@HOST:PORT/NUMBER",
         }
     }
@@ -61,6 +65,7 @@ impl Kind {
         match self {
             Self::Db => shared.databases.keys().collect(),
             Self::Lock => shared.locks.keys().collect(),
+            Self::Queue => shared.queues.keys().collect(),
         }
     }
 }

@@ -71,6 +71,7 @@ fn settings() -> shared::Queue {
         visibility_timeout: Duration::from_secs(30),
         backoff: Embedded::BACKOFF,
         backoff_max: Embedded::BACKOFF,
+        bound: None,
     }
 }
 

@@ -1,23 +1,35 @@
-//! A real PostgreSQL, with a database for each case.
+//! A real PostgreSQL, with a database, and a queue in it, for each case.
 
-use super::{Backend, HasDatabase};
+use super::{Backend, HasDatabase, HasQueue};
+use crate::config::shared;
 use crate::state::db::{Database, Value};
-use crate::state::postgres::{Address, Postgres};
+use crate::state::lock::SessionId;
+use crate::state::postgres::{Address, Postgres, PostgresQueue};
+use crate::state::queue::{Delivery, Queue};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 /// The server, while there is one.
 static SERVER: Mutex<Option<wrun_tests::postgres::Postgres>> = Mutex::new(None);
 
+/// Tests have it one after the other.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Keeps the server up until it is dropped.
-pub(super) struct Server;
+pub(super) struct Server {
+    _turn: MutexGuard<'static, ()>,
+}
 
 impl Server {
     /// Starts it; `None`, which is said on stderr, if it is not installed.
     pub(super) fn start() -> Option<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let server = wrun_tests::postgres::Postgres::for_test()?;
         *lock() = Some(server);
-        Some(Self)
+        Some(Self { _turn: turn })
     }
 }
 
@@ -34,14 +46,43 @@ fn lock() -> MutexGuard<'static, Option<wrun_tests::postgres::Postgres>> {
 pub(super) struct Bound {
     database: String,
     postgres: Postgres,
+    queue: PostgresQueue,
+    delivered: UnboundedReceiver<(SessionId, Vec<Delivery>)>,
 }
 
 impl Bound {
     async fn open_again(database: String) -> Self {
         let url = lock().as_ref().unwrap().url(&database);
-        let postgres = Postgres::new("default", Address::parse(&url).unwrap());
+        let address = Address::parse(&url).unwrap();
+        let postgres = Postgres::new("default", address.clone());
         postgres.prepare(None).await.unwrap();
-        Self { database, postgres }
+        let (deliver, delivered) = mpsc::unbounded_channel();
+        let queue = PostgresQueue::new(
+            Self::QUEUE,
+            &settings(),
+            address,
+            "server",
+            Rc::new(move |session, batch| drop(deliver.send((session, batch)))),
+        );
+        postgres.know(Self::QUEUE, &queue);
+        Self {
+            database,
+            postgres,
+            queue,
+            delivered,
+        }
+    }
+}
+
+fn settings() -> shared::Queue {
+    shared::Queue {
+        database: "default".to_owned(),
+        max_depth: Bound::DEPTH_MAX,
+        max_attempts: Bound::ATTEMPTS_MAX,
+        visibility_timeout: Duration::from_secs(30),
+        backoff: Bound::BACKOFF,
+        backoff_max: Bound::BACKOFF,
+        bound: None,
     }
 }
 
@@ -56,12 +97,23 @@ impl Backend for Bound {
     }
 
     async fn restart(self) -> Self {
+        self.queue.close().await;
         self.postgres.close();
         if let Some(server) = lock().as_mut() {
             server.stop();
             server.start_again();
         }
         Self::open_again(self.database).await
+    }
+}
+
+impl HasQueue for Bound {
+    fn queue(&self) -> &dyn Queue {
+        &self.queue
+    }
+
+    async fn next_batch(&mut self) -> (SessionId, Vec<Delivery>) {
+        self.delivered.recv().await.unwrap()
     }
 }
 

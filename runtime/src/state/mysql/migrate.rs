@@ -44,14 +44,15 @@ const TABLES_KNOWN: i64 = 4;
 impl Mysql {
     /// Makes wrun's tables, if they are missing, and applies what was not applied yet; returns the names of these files.
     pub async fn prepare(&self, folder: Option<&Path>) -> Result<Vec<String>, Failure> {
-        let label = self.pool.label();
+        let name = self.pool.name();
+        let (_, label) = name.split_once('.').unwrap_or(("", name));
         let failed = || format!("database {label}: cannot be made ready");
         let connection = self.pool.connect().await;
         let connection = connection
             .or_fail(ExitCode::Unavailable, failed)
             .map_err(|failure| {
                 failure.hint(format!(
-                    "check the binding db.{label}, and that MariaDB or MySQL runs there"
+                    "check the binding {name}, and that MariaDB or MySQL runs there"
                 ))
             })?;
         let set_up = set_up(&connection).await;

@@ -103,6 +103,30 @@ impl Address {
         hosts.filter_map(folder).collect()
     }
 
+    /// Tells whether another one leads to the same database. Two names of one host are two places.
+    pub fn is_same_database(&self, other: &Self) -> bool {
+        let database = |it: &Self| {
+            let name = it.config.get_dbname().or(it.config.get_user());
+            name.map(str::to_owned)
+        };
+        let ports = |it: &Self| match it.config.get_ports() {
+            [] => vec![PORT],
+            ports => ports.to_vec(),
+        };
+        self.config.get_hosts() == other.config.get_hosts()
+            && self.config.get_hostaddrs() == other.config.get_hostaddrs()
+            && ports(self) == ports(other)
+            && database(self) == database(other)
+    }
+
+    /// Returns it with settings for sessions that do without transactions of guests.
+    pub(super) fn with_settings(mut self, settings: &str) -> Self {
+        let options = self.config.get_options().unwrap_or_default();
+        let options = format!("{options} {settings}");
+        self.config.options(options.trim());
+        self
+    }
+
     /// Tells whether it is on this machine, so that nobody in between can listen.
     pub fn is_local(&self) -> bool {
         let is_loopback = |ip: &IpAddr| ip.is_loopback();
@@ -146,6 +170,21 @@ mod tests {
         let address = Address::parse("postgres://shop@%2Frun%2Fpg/shop").unwrap();
         assert_eq!(address.sockets(), [PathBuf::from("/run/pg")]);
         assert_eq!((address.ports(), address.resolves()), (vec![], false));
+    }
+
+    #[test]
+    fn same_database_is_told_from_others() {
+        let at = |url: &str| Address::parse(url).unwrap();
+        let one = at("postgres://shop@127.0.0.1/shop");
+        for (other, is_same) in [
+            ("postgres://other@127.0.0.1:5432/shop?sslmode=disable", true),
+            ("postgres://shop@127.0.0.1", true),
+            ("postgres://shop@127.0.0.1/other", false),
+            ("postgres://shop@127.0.0.1:5433/shop", false),
+            ("postgres://shop@localhost/shop", false),
+        ] {
+            assert_eq!(one.is_same_database(&at(other)), is_same, "{other}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Inspection {
 /// Asks a server; the error is why it cannot be reached. To be called in a runtime of tokio's.
 pub async fn inspect(address: &Address) -> Result<Inspection, String> {
     let asked = async {
-        let connected = address.tls.connect(&address.config).await;
+        let connected = address.tls.connect(&address.config, |_| {}).await;
         let (client, _driver) = connected.map_err(|error| whole(&error))?;
         let answered = ask(&client, address).await;
         answered.map_err(|error| whole(&error))

@@ -2,14 +2,15 @@
 //!
 //! On a connection of its own, which holds an advisory lock meanwhile.
 
-use super::Postgres;
 use super::connection::Connection;
 use super::error::to_db_error;
 use super::tokens;
+use super::{Address, Postgres};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, OrFail as _};
 use crate::state::db::DbError;
 use crate::state::migrations::{check, hash_of, read_folder};
+use crate::state::remote::pool::Pool;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -32,29 +33,29 @@ const TABLES: &str = "
         key text PRIMARY KEY, token bigint NOT NULL, at timestamptz NOT NULL DEFAULT now());
     CREATE INDEX IF NOT EXISTS fences_by_time ON wrun.fences (at);
     CREATE INDEX IF NOT EXISTS processed_by_time ON wrun.processed (at);
+    CREATE SEQUENCE IF NOT EXISTS wrun.message_ids;
+    CREATE TABLE IF NOT EXISTS wrun.messages (
+        id bigint PRIMARY KEY, queue text NOT NULL, key text, attempts int NOT NULL DEFAULT 0,
+        alone boolean NOT NULL DEFAULT false, parked boolean NOT NULL DEFAULT false, holder bigint,
+        sent_at timestamptz NOT NULL, due_at timestamptz NOT NULL, content_type text, headers text, body bytea NOT NULL,
+        dead_reason text, dead_at timestamptz)
+        WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+    CREATE INDEX IF NOT EXISTS messages_by_queue ON wrun.messages (queue, id);
+    CREATE INDEX IF NOT EXISTS messages_ready ON wrun.messages (queue, due_at, id) WHERE holder IS NULL AND NOT parked;
+    CREATE INDEX IF NOT EXISTS messages_by_key ON wrun.messages (queue, key, id) WHERE key IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS messages_held ON wrun.messages (queue, key) WHERE holder IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS messages_parked ON wrun.messages (queue, key) WHERE parked;
+    CREATE TABLE IF NOT EXISTS wrun.holders (
+        holder bigint PRIMARY KEY, queue text NOT NULL, server text NOT NULL, until timestamptz NOT NULL);
+    CREATE TABLE IF NOT EXISTS wrun.dedup (
+        queue text, dedup_id text, message_id bigint NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (queue, dedup_id));
+    CREATE INDEX IF NOT EXISTS dedup_by_time ON wrun.dedup (at);
     INSERT INTO wrun.meta VALUES ('format', 1) ON CONFLICT DO NOTHING";
 
 impl Postgres {
     /// Makes wrun's tables, if they are missing, and applies what was not applied yet; returns the names of these files.
     pub async fn prepare(&self, folder: Option<&Path>) -> Result<Vec<String>, Failure> {
-        let label = self.pool.label();
-        let failed = || format!("database {label}: cannot be made ready");
-        let connection = self.pool.connect().await;
-        let connection = connection
-            .or_fail(ExitCode::Unavailable, failed)
-            .map_err(|failure| {
-                failure.hint(format!(
-                    "check the binding db.{label}, and that PostgreSQL runs there"
-                ))
-            })?;
-        let set_up = set_up(&connection).await;
-        let recorded = set_up
-            .or_fail(ExitCode::Config, failed)
-            .map_err(|failure| {
-                failure.hint(
-                    "the URL's user has to be allowed to make a schema: GRANT CREATE ON DATABASE",
-                )
-            })?;
+        let (connection, recorded) = make_ready(&self.pool, "database").await?;
         let mut applied = Vec::new();
         if let Some(folder) = folder {
             let files = read_folder(folder)?;
@@ -74,6 +75,33 @@ impl Postgres {
     }
 }
 
+/// Makes wrun's tables for a database or a queue, if they are missing. Returns the connection, and the names of the files
+/// that were applied, with their hashes.
+pub(super) async fn make_ready(
+    pool: &Pool<Address>,
+    noun: &str,
+) -> Result<(Connection, BTreeMap<String, String>), Failure> {
+    let name = pool.name();
+    let (_, label) = name.split_once('.').unwrap_or(("", name));
+    let failed = || format!("{noun} {label}: cannot be made ready");
+    let connection = pool.connect().await;
+    let connection = connection
+        .or_fail(ExitCode::Unavailable, failed)
+        .map_err(|failure| {
+            failure.hint(format!(
+                "check the binding {name}, and that PostgreSQL runs there"
+            ))
+        })?;
+    let set_up = set_up(&connection).await;
+    let recorded = set_up
+        .or_fail(ExitCode::Config, failed)
+        .map_err(|failure| {
+            failure
+                .hint("the URL's user has to be allowed to make a schema: GRANT CREATE ON DATABASE")
+        })?;
+    Ok((connection, recorded))
+}
+
 /// Makes the tables; returns the names of the files that were applied, and their hashes.
 async fn set_up(connection: &Connection) -> Result<BTreeMap<String, String>, DbError> {
     let client = &connection.client;
@@ -89,7 +117,7 @@ async fn set_up(connection: &Connection) -> Result<BTreeMap<String, String>, DbE
             .is_empty()
             || client
                 .batch_execute(
-                    "SELECT FROM wrun.meta, wrun.migrations, wrun.processed, wrun.fences LIMIT 0",
+                    "SELECT FROM wrun.meta, wrun.migrations, wrun.processed, wrun.fences, wrun.messages, wrun.holders, wrun.dedup LIMIT 0",
                 )
                 .await
                 .is_err()

@@ -1,7 +1,10 @@
 //! How a connection is encrypted.
 
 use crate::state::tls::Trust;
-use tokio_postgres::{Client, Config, Error, NoTls};
+use futures_util::StreamExt as _;
+use futures_util::stream::poll_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How to connect. `None` is in the clear.
@@ -27,23 +30,20 @@ impl Tls {
         Ok(Self(Some(MakeRustlsConnect::new(config))))
     }
 
-    /// Connects, and has the connection driven.
-    pub(super) async fn connect(&self, config: &Config) -> Result<(Client, Driver), Error> {
-        // Its end is known to the client, so how it came is of no interest.
+    /// Connects, and has the connection driven. What others tell by NOTIFY goes to `hear`.
+    pub(super) async fn connect(
+        &self,
+        config: &Config,
+        hear: impl Fn(&Notification) + Send + 'static,
+    ) -> Result<(Client, Driver), Error> {
         Ok(match &self.0 {
             None => {
                 let (client, connection) = config.connect(NoTls).await?;
-                (
-                    client,
-                    Driver(tokio::spawn(async { drop(connection.await) })),
-                )
+                (client, drive(connection, hear))
             }
             Some(tls) => {
                 let (client, connection) = config.connect(tls.clone()).await?;
-                (
-                    client,
-                    Driver(tokio::spawn(async { drop(connection.await) })),
-                )
+                (client, drive(connection, hear))
             }
         })
     }
@@ -56,4 +56,23 @@ impl Tls {
             Some(tls) => token.cancel_query(tls.clone()).await,
         }
     }
+}
+
+fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    hear: impl Fn(&Notification) + Send + 'static,
+) -> Driver
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Driver(tokio::spawn(async move {
+        let mut messages = poll_fn(|context| connection.poll_message(context));
+        // Its end is known to the client, so how it came is of no interest.
+        while let Some(Ok(message)) = messages.next().await {
+            if let AsyncMessage::Notification(notification) = message {
+                hear(&notification);
+            }
+        }
+    }))
 }

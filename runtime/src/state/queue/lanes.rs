@@ -103,6 +103,8 @@ pub struct Lanes {
     takers: Takers,
     /// The receipt that was given last.
     receipt: u64,
+    /// A message that is to be handled again is the caller's to add again.
+    hands_back: bool,
     effects: Vec<Effect>,
 }
 
@@ -127,7 +129,16 @@ impl Lanes {
             places: Places::default(),
             takers: Takers::default(),
             receipt,
+            hands_back: false,
             effects: Vec::new(),
+        }
+    }
+
+    /// Has a message that is to be handled again taken out: others may handle it.
+    pub fn handing_back(self) -> Self {
+        Self {
+            hands_back: true,
+            ..self
         }
     }
 
@@ -246,6 +257,22 @@ impl Lanes {
         self.places.purge()
     }
 
+    /// Takes out all messages, whoever is handling them.
+    pub fn lose(&mut self) {
+        self.places = Places::default();
+        self.effects.clear();
+    }
+
+    /// Returns all messages that are here.
+    pub fn ids(&self) -> Vec<i64> {
+        self.places.ids()
+    }
+
+    /// Returns how many messages, and in how many batches, sessions can take.
+    pub fn wanted(&self) -> (u64, u64) {
+        self.takers.wanted()
+    }
+
     /// Returns what is to be done at this time, after all that was noted before.
     pub fn step(&mut self, now: Millis) -> Vec<Effect> {
         while let Some(id) = self.places.take_overdue(now) {
@@ -326,7 +353,10 @@ impl Lanes {
             ready_at: message.ready_at,
             alone: message.alone,
         });
-        self.places.land(id);
+        match self.hands_back {
+            true => self.places.remove(id),
+            false => self.places.land(id),
+        }
     }
 
     fn give_up(&mut self, id: i64, attempts: u32) {

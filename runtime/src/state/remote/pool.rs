@@ -13,9 +13,6 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Connections to one database.
-const CONNECTIONS_MAX: usize = 16;
-
 /// How long a connection may take to get clean.
 const CLEAN_MAX: Duration = Duration::from_secs(2);
 
@@ -36,7 +33,8 @@ impl<E: Engine> Clone for Pool<E> {
 }
 
 struct Inner<E: Engine> {
-    label: String,
+    /// What it is for, such as `db.default`.
+    name: String,
     engine: E,
     /// With the times at which they came back.
     idle: RefCell<Vec<(E::Connection, Instant)>>,
@@ -69,6 +67,14 @@ impl<E: Engine> std::ops::Deref for Lent<E> {
 }
 
 impl<E: Engine> Lent<E> {
+    /// Gives back what ran wrun's own statements, each to its end: nothing is left behind.
+    pub(in crate::state) fn give_back_clean(self) {
+        if !self.connection.is_closed() && !self.pool.0.is_closed.get() {
+            let mut idle = self.pool.0.idle.borrow_mut();
+            idle.push((self.connection, Instant::now()));
+        }
+    }
+
     /// Gives it back: others get it once it is clean.
     pub(in crate::state) fn give_back(self) {
         let Self {
@@ -91,19 +97,26 @@ impl<E: Engine> Lent<E> {
 }
 
 impl<E: Engine> Pool<E> {
-    pub(in crate::state) fn new(label: String, engine: E) -> Self {
+    /// Returns one of up to `most` connections, for what is bound by this name.
+    pub(in crate::state) fn new(name: String, engine: E, most: usize) -> Self {
         Self(Rc::new(Inner {
-            label,
+            name,
             engine,
             idle: RefCell::default(),
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            places: Arc::new(Semaphore::new(most)),
             away: RefCell::default(),
             is_closed: Cell::new(false),
         }))
     }
 
-    pub(in crate::state) fn label(&self) -> &str {
-        &self.0.label
+    /// Returns the name of what it is for.
+    pub(in crate::state) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Returns what it connects to.
+    pub(in crate::state) fn engine(&self) -> &E {
+        &self.0.engine
     }
 
     /// Returns a connection, at `deadline` at the latest.
@@ -137,12 +150,20 @@ impl<E: Engine> Pool<E> {
 
     /// Makes a connection that is not counted, for work of wrun's own.
     pub(in crate::state) async fn connect(&self) -> Result<E::Connection, DbError> {
+        self.connect_by(E::connect).await
+    }
+
+    /// Does the same in a way that the engine has beside the usual one.
+    pub(in crate::state) async fn connect_by(
+        &self,
+        way: impl AsyncFnOnce(&E) -> Result<E::Connection, String>,
+    ) -> Result<E::Connection, DbError> {
         self.check()?;
         if let Some(away) = &mut *self.0.away.borrow_mut() {
             // One at a time finds out.
             away.retry_at = Instant::now() + AWAY_MAX;
         }
-        match self.0.engine.connect().await {
+        match way(&self.0.engine).await {
             Ok(connection) => {
                 self.is_here();
                 Ok(connection)
@@ -159,7 +180,7 @@ impl<E: Engine> Pool<E> {
     /// Notes that the server has answered.
     pub(in crate::state) fn is_here(&self) {
         if self.0.away.take().is_some() {
-            tracing::info!(db = self.0.label, "{} is back", E::PRODUCT);
+            tracing::info!(bound = self.0.name, "{} is back", E::PRODUCT);
         }
     }
 
@@ -188,7 +209,7 @@ impl<E: Engine> Pool<E> {
         let pause = match &*away {
             Some(away) => (away.pause * 2).min(AWAY_MAX),
             None => {
-                tracing::warn!(db = self.0.label, why, "{} is away", E::PRODUCT);
+                tracing::warn!(bound = self.0.name, why, "{} is away", E::PRODUCT);
                 AWAY_MIN
             }
         };

@@ -6,6 +6,7 @@ mod course;
 mod cursors;
 
 use super::Engine;
+use super::kept::{KeptQueue, KeptQueues};
 use super::pool::Pool;
 use crate::state::BoxFuture;
 use crate::state::db::{
@@ -25,22 +26,28 @@ type Over = Rc<RefCell<Option<DbError>>>;
 
 type Answer<T> = oneshot::Sender<Result<T, DbError>>;
 
-enum Op {
+enum Op<E: Engine> {
     Run(Statement, Want, Answer<Step>),
     OpenCursor(u64, Statement, Answer<Vec<Column>>),
     Next(u64, u32, Answer<Vec<Row>>),
     CloseCursor(u64),
     Mark(String, Answer<bool>),
+    Send(
+        Rc<dyn KeptQueue<E>>,
+        Vec<Message>,
+        oneshot::Sender<Result<Vec<String>, QueueError>>,
+    ),
     Commit(Answer<()>),
     Rollback(oneshot::Sender<()>),
 }
 
 /// A transaction's handle.
-pub(in crate::state) struct Handle {
-    label: String,
-    product: &'static str,
+pub(in crate::state) struct Handle<E: Engine> {
+    /// What its database is bound as.
+    name: String,
+    queues: KeptQueues<E>,
     /// `None` once it was told to end.
-    ops: RefCell<Option<mpsc::UnboundedSender<Op>>>,
+    ops: RefCell<Option<mpsc::UnboundedSender<Op<E>>>>,
     /// Dropped before it said that the end is near, it stops what is under way.
     holder: RefCell<Option<oneshot::Sender<()>>>,
     /// Why there will be no answer.
@@ -50,15 +57,16 @@ pub(in crate::state) struct Handle {
 /// Returns the handle of a transaction that begins with its first call.
 pub(in crate::state) fn new<E: Engine>(
     pool: Pool<E>,
+    queues: KeptQueues<E>,
     options: TxOptions,
     fences: Vec<Fence>,
-) -> Handle {
+) -> Handle<E> {
     let (sender, ops) = mpsc::unbounded_channel();
     let (holder, given_up) = oneshot::channel();
     let over = Over::default();
     let handle = Handle {
-        label: pool.label().to_owned(),
-        product: E::PRODUCT,
+        name: pool.name().to_owned(),
+        queues,
         ops: RefCell::new(Some(sender)),
         holder: RefCell::new(Some(holder)),
         over: over.clone(),
@@ -71,15 +79,16 @@ pub(in crate::state) fn new<E: Engine>(
         lent: None,
         over,
         cursors: Cursors::default(),
+        sent: Vec::new(),
     };
     tokio::task::spawn_local(serve(course, ops, GivenUp(Some(given_up))));
     handle
 }
 
-impl Handle {
+impl<E: Engine> Handle<E> {
     fn call<T: 'static>(
         &self,
-        op: impl FnOnce(Answer<T>) -> Op,
+        op: impl FnOnce(Answer<T>) -> Op<E>,
     ) -> BoxFuture<'static, Result<T, DbError>> {
         let (answer, answered) = oneshot::channel();
         match &*self.ops.borrow() {
@@ -102,9 +111,22 @@ impl Handle {
             let _ = holder.send(());
         }
     }
+
+    /// There is no outbox that would bring messages from one database to another.
+    fn elsewhere(&self, queue: &str) -> QueueError {
+        let (name, product) = (&self.name, E::PRODUCT);
+        let hint = match E::KEEPS_QUEUES {
+            true => format!("bind queue.{queue} to the same database, or send after the commit"),
+            false => "send after the commit".to_owned(),
+        };
+        QueueError::Invalid(format!(
+            "queue sends in a transaction need a queue in the same database: {name} is bound to {product}, queue.{queue} \
+             is not there; {hint}"
+        ))
+    }
 }
 
-impl Transaction for Handle {
+impl<E: Engine> Transaction for Handle<E> {
     fn run(&self, statement: Statement, want: Want) -> BoxFuture<'static, Result<Step, DbError>> {
         self.call(|answer| Op::Run(statement, want, answer))
     }
@@ -134,13 +156,22 @@ impl Transaction for Handle {
     fn send(
         &self,
         queue: String,
-        _: Vec<Message>,
+        messages: Vec<Message>,
     ) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
-        let Self { label, product, .. } = self;
-        Box::pin(ready(Err(QueueError::Invalid(format!(
-            "queue sends in a transaction need a database that is embedded: {label} is bound to {product}, queue {queue} \
-             is not; send after the commit"
-        )))))
+        let Some(kept) = self.queues.get(&queue) else {
+            return Box::pin(ready(Err(self.elsewhere(&queue))));
+        };
+        let (answer, answered) = oneshot::channel();
+        match &*self.ops.borrow() {
+            // It fails only if the task is gone, and then so is the answer.
+            Some(ops) => drop(ops.send(Op::Send(kept, messages, answer))),
+            None => return Box::pin(ready(Err(QueueError::Closed))),
+        }
+        let over = self.over.clone();
+        Box::pin(async move {
+            let gone = |_| Err(over.borrow().clone().unwrap_or(DbError::Closed).into());
+            answered.await.unwrap_or_else(gone)
+        })
     }
 
     fn commit(&self) -> BoxFuture<'static, Result<(), DbError>> {

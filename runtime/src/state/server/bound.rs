@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::state::db::Database;
 use crate::state::mysql::{self, Mysql};
-use crate::state::postgres::{self, Postgres};
+use crate::state::postgres::{self, Postgres, PostgresQueue};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -84,6 +84,22 @@ impl BoundDatabase {
         match self {
             Self::Postgres(postgres) => Rc::new(postgres.clone()),
             Self::Mysql(mysql) => Rc::new(mysql.clone()),
+        }
+    }
+
+    /// Lets transactions send to a queue, if it is kept in the same database.
+    pub(super) fn know(&self, label: &str, queue: &PostgresQueue) {
+        match self {
+            Self::Postgres(postgres) => postgres.know(label, queue),
+            Self::Mysql(_) => {}
+        }
+    }
+
+    /// Tells whether transactions can send to a queue.
+    pub(super) fn knows(&self, queue: &str) -> bool {
+        match self {
+            Self::Postgres(postgres) => postgres.knows(queue),
+            Self::Mysql(_) => false,
         }
     }
 

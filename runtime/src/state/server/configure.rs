@@ -2,6 +2,8 @@
 //!
 //! What is open stays open: another generation may use it.
 
+mod queues;
+
 use super::bound::BoundDatabase;
 use super::returning::Returning;
 use super::servers::Servers;
@@ -16,10 +18,12 @@ use crate::state::keyvalue;
 use crate::state::lock::TTL_DEFAULT;
 use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
 use crate::state::queue::DEAD_SUFFIX;
-use crate::state::queue::embedded::{EmbeddedQueue, Sink};
+use crate::state::queue::desk::Sink;
+use crate::state::queue::embedded::EmbeddedQueue;
+use crate::state::queue::stored::Stored;
 use crate::state::redis::RedisLocks;
-use crate::state::sqlite::messages::Stored;
 use crate::state::sqlite::{FatalFn, Options, Sqlite};
+use queues::embedded_queues;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use tokio::sync::mpsc;
@@ -68,7 +72,7 @@ impl Configurator {
     ) -> Result<(), Failure> {
         self.wait_for(live);
         self.check_homes(&shared)?;
-        for (label, queue) in &shared.queues {
+        for (label, queue) in embedded_queues(&shared) {
             let depths = self.depths.entry(queue.database.clone()).or_default();
             depths.insert(label.clone(), queue.max_depth);
         }
@@ -91,7 +95,8 @@ impl Configurator {
                 None => self.open_locks().await?,
             }
         }
-        self.open_queues(&shared.queues).await?;
+        self.open_queues(&shared).await?;
+        self.open_bound_queues(&shared, is_again).await?;
         self.stores.grant(generation, shared);
         Ok(())
     }
@@ -123,7 +128,7 @@ impl Configurator {
 
     /// A queue's messages cannot move from one database to another.
     fn check_homes(&self, shared: &Shared) -> Result<(), Failure> {
-        for (label, queue) in &shared.queues {
+        for (label, queue) in embedded_queues(shared) {
             let lives = |(_, queues): &(&String, &BTreeMap<_, _>)| queues.contains_key(label);
             if let Some((home, _)) = self.depths.iter().find(lives)
                 && *home != queue.database
@@ -267,9 +272,9 @@ impl Configurator {
         Ok(())
     }
 
-    async fn open_queues(&self, queues: &BTreeMap<String, shared::Queue>) -> Result<(), Failure> {
+    async fn open_queues(&self, shared: &Shared) -> Result<(), Failure> {
         let mut loaded = HashMap::new();
-        for (label, settings) in queues {
+        for (label, settings) in embedded_queues(shared) {
             if let Some(queue) = self.stores.queues.borrow().get(label) {
                 queue.configure(settings);
                 continue;
@@ -326,8 +331,8 @@ fn say_applied(label: &str, migrations: Vec<String>) {
 fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
     let mut needed = shared.databases.clone();
     needed.retain(|label, settings| {
-        let mut queues = shared.queues.values();
-        settings.bound.is_none() || queues.any(|queue| queue.database == *label)
+        let mut queues = embedded_queues(shared);
+        settings.bound.is_none() || queues.any(|(_, queue)| queue.database == *label)
     });
     for settings in needed
         .values_mut()
@@ -344,10 +349,7 @@ fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
         };
         needed.insert(keyvalue::database(label), settings);
     }
-    let holds_queue = shared
-        .queues
-        .values()
-        .any(|queue| queue.database == DEFAULT);
+    let holds_queue = embedded_queues(shared).any(|(_, queue)| queue.database == DEFAULT);
     let has_locks = shared.locks.values().any(|space| space.bound.is_none());
     if has_locks || holds_queue {
         needed

@@ -2,7 +2,7 @@
 
 use super::bound::Place;
 use crate::config::Secret;
-use crate::state::redis;
+use crate::state::{postgres, redis};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub(super) struct Servers {
     databases: BTreeMap<String, Result<Place, String>>,
     locks: BTreeMap<String, Result<redis::Address, String>>,
+    queues: BTreeMap<String, Result<postgres::Address, String>>,
     /// What this server of wrun's is known by to them.
     pub(super) identity: String,
 }
@@ -18,17 +19,21 @@ pub(super) struct Servers {
 impl Servers {
     /// Reads the URLs, which are wiped.
     pub(super) fn read(urls: BTreeMap<String, Secret>, identity: String) -> Self {
-        let (mut databases, mut locks) = (BTreeMap::new(), BTreeMap::new());
+        let mut databases = BTreeMap::new();
+        let (mut locks, mut queues) = (BTreeMap::new(), BTreeMap::new());
         for (name, url) in urls {
             if let Some(label) = name.strip_prefix("db.") {
                 databases.insert(label.to_owned(), Place::parse(&url));
             } else if let Some(label) = name.strip_prefix("lock.") {
                 locks.insert(label.to_owned(), redis::Address::parse(&url));
+            } else if let Some(label) = name.strip_prefix("queue.") {
+                queues.insert(label.to_owned(), postgres::Address::parse(&url));
             }
         }
         Self {
             databases,
             locks,
+            queues,
             identity,
         }
     }
@@ -45,10 +50,18 @@ impl Servers {
         found.unwrap_or_else(|| Err(MISSING.to_owned()))
     }
 
+    /// Returns where a queue is, or why nobody can tell.
+    pub(super) fn queue(&self, label: &str) -> Result<postgres::Address, String> {
+        let found = self.queues.get(label).cloned();
+        found.unwrap_or_else(|| Err(MISSING.to_owned()))
+    }
+
     /// Returns the TCP ports that are connected to.
     pub(super) fn ports(&self) -> Vec<u16> {
         let databases = self.reached_databases().flat_map(Place::ports);
+        let queues = self.reached_queues().flat_map(postgres::Address::ports);
         databases
+            .chain(queues)
             .chain(self.reached_locks().filter_map(redis::Address::port))
             .collect()
     }
@@ -56,7 +69,9 @@ impl Servers {
     /// Returns the folders of the Unix sockets that are connected to.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
         let databases = self.reached_databases().flat_map(Place::sockets);
+        let queues = self.reached_queues().flat_map(postgres::Address::sockets);
         databases
+            .chain(queues)
             .chain(self.reached_locks().filter_map(redis::Address::socket))
             .collect()
     }
@@ -64,11 +79,16 @@ impl Servers {
     /// Tells whether a name has to be resolved.
     pub(super) fn resolves(&self) -> bool {
         self.reached_databases().any(Place::resolves)
+            || self.reached_queues().any(postgres::Address::resolves)
             || self.reached_locks().any(redis::Address::resolves)
     }
 
     fn reached_databases(&self) -> impl Iterator<Item = &Place> {
         self.databases.values().filter_map(|it| it.as_ref().ok())
+    }
+
+    fn reached_queues(&self) -> impl Iterator<Item = &postgres::Address> {
+        self.queues.values().filter_map(|it| it.as_ref().ok())
     }
 
     fn reached_locks(&self) -> impl Iterator<Item = &redis::Address> {

@@ -16,7 +16,6 @@ use crate::state::BoxFuture;
 use crate::state::db::Transaction;
 use crate::state::lock::{Locks as _, SessionId};
 use crate::state::protocol::{Call, Incoming, Reply, Request, Stream};
-use crate::state::queue::Queue as _;
 use crate::state::spin::Spin;
 use db::{Batches, Transactions};
 use flight::Flight;

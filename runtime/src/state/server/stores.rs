@@ -6,11 +6,12 @@ use super::bound::BoundDatabase;
 use crate::config::shared::Shared;
 use crate::state::db::Database;
 use crate::state::lock::spaces::Spaces;
+use crate::state::postgres::PostgresQueue;
 use crate::state::queue::Queue;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::sqlite::Sqlite;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -30,6 +31,7 @@ pub(super) struct Stores {
     pub(super) databases: RefCell<BTreeMap<String, Sqlite>>,
     pub(super) bound: RefCell<BTreeMap<String, BoundDatabase>>,
     pub(super) queues: RefCell<BTreeMap<String, EmbeddedQueue>>,
+    pub(super) bound_queues: RefCell<BTreeMap<String, PostgresQueue>>,
     granted: RefCell<HashMap<u64, Rc<Shared>>>,
     /// There is a new generation.
     granting: Notify,
@@ -46,6 +48,7 @@ impl Stores {
             databases: RefCell::default(),
             bound: RefCell::default(),
             queues: RefCell::default(),
+            bound_queues: RefCell::default(),
             granted: RefCell::default(),
             granting: Notify::new(),
             ready: Cell::new(false),
@@ -99,7 +102,11 @@ impl Stores {
             .map(|(label, bound)| (format!("lock.{label}"), bound.why_away()));
         // All of them have to fit into one message.
         let shorten = |why: String| why.chars().take(WHY_MAX).collect();
-        let all = databases.chain(locks);
+        let queues = self.bound_queues.borrow();
+        let queues = queues
+            .iter()
+            .map(|(label, bound)| (format!("queue.{label}"), bound.why_away()));
+        let all = databases.chain(locks).chain(queues);
         all.map(|(name, why)| (name, why.map(shorten))).collect()
     }
 
@@ -107,8 +114,19 @@ impl Stores {
         self.databases.borrow().get(label).cloned()
     }
 
-    pub(super) fn queue(&self, label: &str) -> Option<impl Queue + use<>> {
-        self.queues.borrow().get(label).cloned()
+    pub(super) fn queue(&self, label: &str) -> Option<Rc<dyn Queue>> {
+        if let Some(bound) = self.bound_queues.borrow().get(label) {
+            return Some(Rc::new(bound.clone()));
+        }
+        let embedded = self.queues.borrow().get(label)?.clone();
+        Some(Rc::new(embedded))
+    }
+
+    /// Returns all queues, in the order of their labels.
+    pub(super) fn all_queues(&self) -> Vec<Rc<dyn Queue>> {
+        let (embedded, bound) = (self.queues.borrow(), self.bound_queues.borrow());
+        let labels: BTreeSet<_> = embedded.keys().chain(bound.keys()).collect();
+        labels.into_iter().filter_map(|it| self.queue(it)).collect()
     }
 
     /// Lets workers of a generation use what is granted to it.

@@ -153,6 +153,7 @@ fn shared() -> Shared {
         visibility_timeout: Duration::from_secs(30),
         backoff: Duration::ZERO,
         backoff_max: Duration::ZERO,
+        bound: None,
     };
     let consumer = Consumer {
         batch: 1,

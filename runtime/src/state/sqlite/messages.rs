@@ -6,58 +6,10 @@
 use super::statement::Statements;
 use crate::state::db::DbError;
 use crate::state::db::RESULT_MAX;
+use crate::state::queue::content::{Headers, headers_from_text, headers_to_text};
+use crate::state::queue::stored::{Stored, StoredMessage};
 use crate::state::queue::{DEDUP_WINDOW, Message};
 use rusqlite::{OptionalExtension, Row, params};
-
-/// What is kept in memory of a message.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Stored {
-    /// The row.
-    pub id: i64,
-    /// Its queue's label; with `.dead` at the end for a dead letter.
-    pub queue: String,
-    pub key: Option<String>,
-    /// Tries that are over.
-    pub attempts: u32,
-    /// Whether it is to be handled in a batch of its own.
-    pub alone: bool,
-    /// Not to be handled before: milliseconds since 1970.
-    pub ready_at_ms: u64,
-    /// Milliseconds since 1970.
-    pub sent_at_ms: u64,
-}
-
-/// A message with its content.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StoredMessage {
-    pub stored: Stored,
-    pub content_type: Option<String>,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-/// What becomes of a message's row.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Change {
-    /// It was handled.
-    Remove { id: i64 },
-    /// It is handled again.
-    Retry {
-        id: i64,
-        attempts: u32,
-        ready_at_ms: u64,
-        alone: bool,
-    },
-    /// It goes to the dead letters.
-    Dead {
-        id: i64,
-        attempts: u32,
-        reason: String,
-    },
-}
-
-/// A message's headers, in order.
-pub(super) type Headers = Vec<(String, String)>;
 
 /// How many old dedup ids go for every new one: more than one, so that they get fewer.
 const PRUNED: i64 = 2;
@@ -296,19 +248,6 @@ fn read_message(row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
         headers: headers_from_text(row.get_ref(8)?.as_str_or_null()?),
         body: row.get(9)?,
     })
-}
-
-/// None are NULL, so that they cost nothing.
-fn headers_to_text(headers: &[(String, String)]) -> Option<String> {
-    if headers.is_empty() {
-        return None;
-    }
-    serde_json::to_string(headers).ok()
-}
-
-fn headers_from_text(text: Option<&str>) -> Headers {
-    text.and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default()
 }
 
 pub(super) fn count(rows: usize) -> i64 {

@@ -1,23 +1,14 @@
 //! The queues of a database as its writer knows them: how many messages each holds and may hold, and what is done to them.
 
-use super::messages::{self, Change, Headers, Stored, count};
+use super::messages::{self, count};
 use super::statement::Statements;
 use crate::state::db::DbError;
-use crate::state::queue::{
-    BODY_MAX, DEAD_SUFFIX, DELAY_MAX, HEADERS_MAX, KEY_MAX, Message, QueueError, SEND_MAX,
-};
+use crate::state::queue::content::{Headers, add_dead_headers, remove_dead_headers, validate};
+use crate::state::queue::stored::{Change, Stored};
+use crate::state::queue::{DEAD_SUFFIX, Message, QueueError};
 use crate::state::wall_ms;
 use std::collections::{BTreeMap, HashMap};
 
-/// What tells in a dead letter's headers how it came to be one.
-const DEAD_HEADERS: [&str; 4] = [
-    "wrun-dead-reason",
-    "wrun-dead-queue",
-    "wrun-dead-attempts",
-    "wrun-dead-at",
-];
-/// The longest reason in bytes.
-const REASON_MAX: usize = 1024;
 /// How many messages each queue holds, those of the open transaction included.
 #[derive(Debug, Default)]
 pub(super) struct Depths {
@@ -154,14 +145,7 @@ impl Queues {
         let queue = std::mem::take(&mut dead.queue);
         dead.queue = format!("{queue}{DEAD_SUFFIX}");
         dead.alone = false;
-        remove_dead_headers(&mut headers);
-        let values = [
-            reason[..reason.floor_char_boundary(REASON_MAX)].to_owned(),
-            queue.clone(),
-            dead.attempts.to_string(),
-            wall_ms().to_string(),
-        ];
-        headers.extend(DEAD_HEADERS.map(str::to_owned).into_iter().zip(values));
+        add_dead_headers(&mut headers, (reason, &queue, dead.attempts, wall_ms()));
         messages::update(statements, &dead, &headers)?;
         self.depths.add(&queue, -1);
         self.depths.add(&dead.queue, 1);
@@ -222,56 +206,4 @@ impl Queues {
         self.depths.add(queue, -removed);
         Ok(removed.cast_unsigned())
     }
-}
-
-fn remove_dead_headers(headers: &mut Headers) {
-    headers.retain(|(name, _)| !DEAD_HEADERS.contains(&name.as_str()));
-}
-
-/// Refuses messages that are over their limits.
-fn validate(messages: &[Message]) -> Result<(), QueueError> {
-    let too_large = |what: &str, max| {
-        Err(QueueError::TooLarge(format!(
-            "{what} is larger than {max} bytes"
-        )))
-    };
-    if messages.is_empty() || messages.len() > SEND_MAX {
-        return Err(QueueError::Invalid(format!(
-            "from 1 to {SEND_MAX} messages can be sent together, not {}",
-            messages.len()
-        )));
-    }
-    for message in messages {
-        if message.body.len() > BODY_MAX {
-            return too_large("a body", BODY_MAX);
-        }
-        let headers: usize = message
-            .headers
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        if headers > HEADERS_MAX {
-            return too_large("the headers of a message", HEADERS_MAX);
-        }
-        for text in [&message.key, &message.dedup_id, &message.content_type]
-            .into_iter()
-            .flatten()
-        {
-            if text.len() > KEY_MAX {
-                return too_large("a key, dedup id or content type", KEY_MAX);
-            }
-            if text.as_bytes().contains(&0) {
-                return Err(QueueError::Invalid(
-                    "a key, dedup id or content type contains NUL".to_owned(),
-                ));
-            }
-        }
-        if u128::from(message.delay_ms.unwrap_or(0)) > DELAY_MAX.as_millis() {
-            return Err(QueueError::Invalid(format!(
-                "a delay is longer than {} days",
-                DELAY_MAX.as_secs() / 86_400
-            )));
-        }
-    }
-    Ok(())
 }

@@ -1,12 +1,13 @@
 //! The messages of queues, as `queue::embedded` keeps them in a database.
 
 use super::Sqlite;
-use super::messages::{self, Change, Stored, StoredMessage};
+use super::messages;
 use super::statement::Statements;
 use super::ticket::{Ticket, stopped};
 use super::work::Manner;
 use crate::state::BoxFuture;
 use crate::state::db::{DbError, TX_TIME_MAX};
+use crate::state::queue::stored::{Change, Stored, StoredMessage};
 use crate::state::queue::{Message, QueueError};
 use std::rc::Rc;
 use tokio::sync::oneshot;

@@ -25,8 +25,8 @@
 
 use super::SyncFn;
 use super::company::Company;
-use super::messages::Stored;
 use super::shared::{Shared, Watchdog};
+use crate::state::queue::stored::Stored;
 use std::fs::File;
 use std::io;
 use std::path::Path;

@@ -6,7 +6,7 @@
 use super::Options;
 use super::checkpoint::{self, Pace};
 use super::connection::Connection;
-use super::messages::{Stored, external_id};
+use super::messages::external_id;
 use super::migrate;
 use super::queues::{Depths, Queues};
 use super::serving;
@@ -17,6 +17,7 @@ use super::sync::{Ack, Commit};
 use super::work::Work;
 use crate::failure::Failure;
 use crate::state::db::DbError;
+use crate::state::queue::stored::Stored;
 use crate::state::queue::{Message, QueueError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

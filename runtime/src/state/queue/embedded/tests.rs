@@ -2,13 +2,15 @@
 
 use super::*;
 use crate::config::shared::Durability;
-use crate::state::queue::{BODY_MAX, Outcome};
+use crate::state::queue::{BODY_MAX, Delivery, EXTEND_MAX, Outcome};
 use crate::state::sqlite::Options;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::{AbortHandle, LocalSet};
+use tokio::time::timeout;
 
 const FIRST: SessionId = SessionId(1);
 const SECOND: SessionId = SessionId(2);
@@ -42,6 +44,7 @@ impl Fixture {
             visibility_timeout: Duration::from_secs(30),
             backoff: Duration::ZERO,
             backoff_max: Duration::ZERO,
+            bound: None,
         };
         adjust(&mut settings);
         let (sender, mut sent) = mpsc::unbounded_channel();
@@ -368,7 +371,7 @@ fn messages_that_cannot_be_read_are_delivered_once_they_can() {
         on.break_database();
         on.queue.credit(FIRST, 1, 1);
         // Until the batch is taken back.
-        while on.queue.inner.lanes.borrow().counts().in_flight > 0 {
+        while on.queue.desk.lanes.borrow().counts().in_flight > 0 {
             tokio::task::yield_now().await;
         }
         on.mend_database();
@@ -540,6 +543,7 @@ fn new_settings_hold_from_then_on() {
             visibility_timeout: Duration::from_secs(30),
             backoff: Duration::ZERO,
             backoff_max: Duration::ZERO,
+            bound: None,
         };
         on.queue.configure(&settings);
         let delivery = on.take_one(FIRST).await;
@@ -553,7 +557,7 @@ fn new_settings_hold_from_then_on() {
 fn tasks_end_with_the_queue() {
     run(async {
         let on = Fixture::open().await;
-        let inner = Rc::downgrade(&on.queue.inner);
+        let inner = Rc::downgrade(&on.queue.desk);
         on.passing_on.abort();
         drop(on);
         while inner.strong_count() > 0 {

@@ -59,6 +59,10 @@ impl Places {
         self.messages.get_mut(&id)
     }
 
+    pub(super) fn ids(&self) -> Vec<i64> {
+        self.messages.keys().copied().collect()
+    }
+
     /// Returns who is handling a message, if anybody is.
     pub(super) fn flight(&self, id: i64) -> Option<Flight> {
         match self.messages.get(&id)?.place {

@@ -61,6 +61,15 @@ impl Takers {
         self.turns.retain(|other| *other != session);
     }
 
+    /// Returns how many messages, and in how many batches, they can take.
+    pub(super) fn wanted(&self) -> (u64, u64) {
+        let takers = self.by_session.values();
+        takers.fold((0, 0), |(messages, batches), taker| {
+            let credit = u64::from(taker.credit);
+            (messages + u64::from(taker.batch) * credit, batches + credit)
+        })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_session.len()
     }

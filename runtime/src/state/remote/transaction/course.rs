@@ -3,11 +3,14 @@
 use super::cursors::Cursors;
 use super::{Answer, Op, Over};
 use crate::state::db::{DbError, Fence, RESULT_MAX, TxOptions, check_work_id};
+use crate::state::queue::{Message, QueueError};
 use crate::state::remote::batch::commit;
+use crate::state::remote::kept::KeptQueue;
 use crate::state::remote::pool::{Lent, Pool};
 use crate::state::remote::{Connection as _, Engine, Fault, IDLE_MAX, Opening, Then};
 use std::future::pending;
 use std::pin::pin;
+use std::rc::Rc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -22,6 +25,8 @@ pub(super) struct Course<E: Engine> {
     pub(super) lent: Option<Lent<E>>,
     pub(super) over: Over,
     pub(super) cursors: Cursors,
+    /// The queues that it has sent to.
+    pub(super) sent: Vec<Rc<dyn KeptQueue<E>>>,
 }
 
 /// Knows whether the handle was dropped before the end.
@@ -44,7 +49,7 @@ impl GivenUp {
 /// Carries out calls until there are no more.
 pub(super) async fn serve<E: Engine>(
     mut course: Course<E>,
-    mut ops: mpsc::UnboundedReceiver<Op>,
+    mut ops: mpsc::UnboundedReceiver<Op<E>>,
     mut given_up: GivenUp,
 ) {
     loop {
@@ -83,7 +88,7 @@ impl<E: Engine> Course<E> {
     }
 
     /// Carries out a call, unless its time is over or nobody wants it any more.
-    async fn carry_out_unless(&mut self, op: Op, given_up: &mut GivenUp) {
+    async fn carry_out_unless(&mut self, op: Op<E>, given_up: &mut GivenUp) {
         let deadline = self.deadline;
         let why = {
             let mut work = pin!(self.carry_out(op));
@@ -99,7 +104,7 @@ impl<E: Engine> Course<E> {
         self.stop(why).await;
     }
 
-    async fn carry_out(&mut self, op: Op) {
+    async fn carry_out(&mut self, op: Op<E>) {
         match op {
             Op::Run(statement, want, answer) => {
                 let run = async |on: &E::Connection| {
@@ -125,6 +130,10 @@ impl<E: Engine> Course<E> {
                 };
                 reply(answer, noted);
             }
+            Op::Send(queue, messages, answer) => {
+                // Nobody may wait for it any more.
+                let _ = answer.send(self.send(queue, &messages).await);
+            }
             Op::Rollback(answer) => {
                 self.over.replace(Some(DbError::Closed));
                 if let Some(lent) = self.lent.take() {
@@ -139,13 +148,14 @@ impl<E: Engine> Course<E> {
     }
 
     /// Answers a call that comes too late.
-    fn refuse(&self, op: Op) {
+    fn refuse(&self, op: Op<E>) {
         let over = self.over.borrow().clone().unwrap_or(DbError::Closed);
         match op {
             Op::Run(_, _, answer) => reply(answer, Err(over)),
             Op::OpenCursor(_, _, answer) => reply(answer, Err(over)),
             Op::Next(_, _, answer) => reply(answer, Err(over)),
             Op::Mark(_, answer) => reply(answer, Err(over)),
+            Op::Send(_, _, answer) => drop(answer.send(Err(over.into()))),
             Op::Commit(answer) => reply(answer, Err(over)),
             Op::Rollback(answer) => drop(answer.send(())),
             Op::CloseCursor(_) => {}
@@ -192,6 +202,19 @@ impl<E: Engine> Course<E> {
                 }
             }
         }
+    }
+
+    /// Adds messages to a queue that is kept in the same database.
+    async fn send(
+        &mut self,
+        queue: Rc<dyn KeptQueue<E>>,
+        messages: &[Message],
+    ) -> Result<Vec<String>, QueueError> {
+        queue.admit(messages).await?;
+        let add = async |on: &E::Connection| queue.insert(on, messages).await;
+        let ids = self.guarded(add).await?;
+        self.sent.push(queue);
+        Ok(ids)
     }
 
     /// Tells whether there is something to check before its first statement.
@@ -257,7 +280,12 @@ impl<E: Engine> Course<E> {
     async fn commit(&mut self) -> Result<(), DbError> {
         self.over.replace(Some(DbError::Closed));
         match self.lent.take() {
-            Some(lent) => commit(lent, self.options.read_only).await,
+            Some(lent) => {
+                let committed = commit(lent, self.options.read_only).await;
+                // Also if nobody knows: there may be messages.
+                self.sent.iter().for_each(|queue| queue.committed());
+                committed
+            }
             None => Ok(()),
         }
     }

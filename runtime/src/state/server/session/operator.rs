@@ -70,7 +70,7 @@ impl Session {
     }
 
     fn list_queues(&self) -> Answer {
-        let queues: Vec<_> = self.stores.queues.borrow().values().cloned().collect();
+        let queues = self.stores.all_queues();
         Answer::Later(Box::pin(async move {
             let mut all = Vec::new();
             for queue in queues {
@@ -93,7 +93,7 @@ impl Session {
             let error = QueueError::Denied(format!("no queue is called {label}"));
             return Answer::Now(Reply::Queue(error));
         };
-        let done = act(&queue);
+        let done = act(&*queue);
         Answer::Later(Box::pin(async move {
             done.await.map_or_else(Reply::Queue, reply)
         }))

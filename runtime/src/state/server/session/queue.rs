@@ -1,7 +1,7 @@
 //! Calls about queues.
 
 use super::{Answer, Session};
-use crate::config::shared::Shared;
+use crate::config::shared::{Bound, Shared};
 use crate::state::BoxFuture;
 use crate::state::protocol::Reply;
 use crate::state::queue::{Message, Queue, QueueError, Settled};
@@ -27,8 +27,16 @@ impl Session {
             return Answer::Now(Reply::Queue(unknown(&queue)));
         };
         let lives = settings.database.clone();
+        let bound = settings.bound.clone();
+        let stores = self.stores.clone();
         ids(self.transactions.call(tx, move |open| {
-            if open.db != lives {
+            if let Some(bound) = bound {
+                let databases = stores.bound.borrow();
+                let database = databases.get(&open.db);
+                if !database.is_some_and(|it| it.knows(&queue)) {
+                    return Box::pin(ready(Err(elsewhere(&queue, &bound, &open.db))));
+                }
+            } else if open.db != lives {
                 let db = &open.db;
                 let what = format!("queue {queue} lives in database {lives}, not in {db}");
                 return Box::pin(ready(Err(QueueError::Invalid(what))));
@@ -83,12 +91,21 @@ impl Session {
         let found = found.filter(|_| granted.consumers.contains_key(queue));
         match found
             .ok_or_else(|| unknown(queue))
-            .and_then(|queue| act(&queue))
+            .and_then(|queue| act(&*queue))
         {
             Ok(()) => Answer::Now(Reply::Done),
             Err(error) => Answer::Now(Reply::Queue(error)),
         }
     }
+}
+
+/// There is no outbox that would bring messages from one database to another.
+fn elsewhere(queue: &str, bound: &Bound, db: &str) -> QueueError {
+    let shown = &bound.shown;
+    QueueError::Invalid(format!(
+        "queue {queue} is bound to {shown}, database {db} is not: a transaction can only send to a queue in its own \
+         database; bind db.{db} to the same one, or send after the commit"
+    ))
 }
 
 fn unknown(queue: &str) -> QueueError {

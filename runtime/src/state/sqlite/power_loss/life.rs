@@ -1,12 +1,12 @@
 //! One life of the engine, and its users.
 
-use super::super::messages::Change;
 use super::super::*;
 use super::known::{Fact, Id, TABLES, body, filler};
 use super::random::Random;
 use super::tape::{self, Event, Tape};
 use super::vfs::{self, Recording};
 use crate::state::db::{Statement, TxOptions, Value, Want};
+use crate::state::queue::stored::Change;
 use crate::state::queue::{Message, QueueError};
 use rusqlite::wal::CheckpointMode;
 use std::sync::mpsc::Receiver;

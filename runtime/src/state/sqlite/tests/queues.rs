@@ -1,7 +1,7 @@
 //! Messages as rows: sending, settling, dead letters, and what else is kept for exactly-once effects.
 
-use super::messages::Change;
 use super::*;
+use crate::state::queue::stored::Change;
 use crate::state::queue::{BODY_MAX, DELAY_MAX, HEADERS_MAX, KEY_MAX, SEND_MAX};
 
 fn message(body: &str) -> Message {

@@ -1,11 +1,10 @@
-//! What became of messages, on its way to the database.
+//! What became of messages, on its way to where they are kept.
 //!
-//! Nothing is lost when the database fails: it is asked again until it does its work. Whatever accumulates while it works
-//! goes into one transaction.
+//! Nothing is lost when writing fails: it is tried again until it succeeds. Whatever accumulates meanwhile goes into one
+//! transaction.
 
-use super::PAUSE;
-use crate::state::sqlite::Sqlite;
-use crate::state::sqlite::messages::Change;
+use super::{PAUSE, Shelf};
+use crate::state::queue::stored::Change;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -17,12 +16,14 @@ use tokio::time::sleep;
 const WRITE_MAX: usize = 1000;
 
 /// The changes of one queue that are not written yet.
-pub(super) struct Journal {
+pub(in crate::state) struct Journal {
     queue: String,
-    sqlite: Sqlite,
+    shelf: Rc<dyn Shelf>,
     /// Those that are being written are the first of them.
     changes: RefCell<VecDeque<Change>>,
     more: Notify,
+    /// Counts how often they were cleared.
+    clearings: Cell<u64>,
     /// All changes are written.
     written: Notify,
     /// Below zero while the answer about some dead letters is overtaken by another.
@@ -30,12 +31,13 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn new(queue: String, sqlite: Sqlite) -> Self {
+    pub(super) fn new(queue: String, shelf: Rc<dyn Shelf>) -> Self {
         Self {
             queue,
-            sqlite,
+            shelf,
             changes: RefCell::default(),
             more: Notify::new(),
+            clearings: Cell::default(),
             written: Notify::new(),
             dead: Cell::default(),
         }
@@ -47,17 +49,29 @@ impl Journal {
     }
 
     /// Returns how many dead letters there are.
-    pub(super) fn dead(&self) -> u64 {
+    pub(in crate::state) fn dead(&self) -> u64 {
         u64::try_from(self.dead.get()).unwrap_or(0)
     }
 
     /// So many dead letters were found, or if it is negative, are gone.
-    pub(super) fn count_dead(&self, more: i64) {
+    pub(in crate::state) fn count_dead(&self, more: i64) {
         self.dead.set(self.dead.get() + more);
     }
 
+    /// Returns the messages whose changes are not written.
+    pub(super) fn ids(&self) -> Vec<i64> {
+        self.changes.borrow().iter().map(Change::id).collect()
+    }
+
+    /// Forgets what is not written: it is not this process's to say any more.
+    pub(super) fn clear(&self) {
+        self.changes.borrow_mut().clear();
+        self.clearings.set(self.clearings.get() + 1);
+        self.written.notify_waiters();
+    }
+
     /// Waits until all that was noted is written.
-    pub(super) async fn flush(&self) {
+    pub(in crate::state) async fn flush(&self) {
         // Made before the look, so that no news comes between.
         let mut written = pin!(self.written.notified());
         while !self.changes.borrow().is_empty() {
@@ -81,12 +95,14 @@ impl Journal {
                 self.more.notified().await;
                 continue;
             }
-            let count = changes.len();
+            let (count, clearings) = (changes.len(), self.clearings.get());
             let is_dead = |change: &&Change| matches!(change, Change::Dead { .. });
             let dead = changes.iter().filter(is_dead).count();
-            match self.sqlite.settle(self.queue.clone(), changes).await {
+            match self.shelf.write(changes).await {
                 Ok(()) => {
-                    self.changes.borrow_mut().drain(..count);
+                    if self.clearings.get() == clearings {
+                        self.changes.borrow_mut().drain(..count);
+                    }
                     self.count_dead(dead as i64);
                 }
                 Err(error) => {

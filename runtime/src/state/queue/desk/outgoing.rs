@@ -1,13 +1,13 @@
-//! Batches on their way from the lanes to their sessions: their messages are read from the database.
+//! Batches on their way from the lanes to their sessions: their messages are read from where they are kept.
 //!
 //! Until a batch is with its session it can be taken back, and then it was no try.
 
-use super::{Inner, PAUSE};
+use super::{Desk, PAUSE};
 use crate::state::Millis;
 use crate::state::lock::SessionId;
 use crate::state::queue::lanes::{Handed, Lanes};
+use crate::state::queue::stored::StoredMessage;
 use crate::state::queue::{Delivery, QueueError};
-use crate::state::sqlite::messages::StoredMessage;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -16,12 +16,12 @@ use tokio::time::sleep;
 
 /// The content of one batch, or of one answer to `peek`, in bytes: a frame has room for it. Messages beyond it come with
 /// the next batch.
-const BATCH_BYTES_MAX: usize = 8 << 20;
+pub(in crate::state) const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Messages that are read at a time.
 const READ_MAX: usize = 64;
 
-/// What was found for each message that was looked for: nothing if it is gone.
-type Found = HashMap<i64, Option<StoredMessage>>;
+/// What was found for each message that was looked for: nothing if it is gone. One that is missing was not looked at.
+pub(in crate::state) type Found = HashMap<i64, Option<StoredMessage>>;
 
 /// The batches whose messages have to be read, or are being read.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Outgoing {
 }
 
 /// Reads batches and gives them to their sessions, for as long as it is polled.
-pub(super) async fn hand_out(queue: Rc<Inner>) {
+pub(super) async fn hand_out(queue: Rc<Desk>) {
     loop {
         let (count, ids) = queue.outgoing.first();
         if count == 0 {
@@ -89,14 +89,13 @@ pub(super) async fn hand_out(queue: Rc<Inner>) {
 }
 
 /// Reads messages, the first ones alone if they are as much as a batch can be.
-async fn read(queue: &Inner, ids: &[i64]) -> Result<Found, QueueError> {
+async fn read(queue: &Desk, ids: &[i64]) -> Result<Found, QueueError> {
     let mut found = Found::new();
     let mut taken = 0;
     for ids in ids.chunks(READ_MAX) {
-        found.extend(ids.iter().map(|id| (*id, None)));
-        for message in queue.sqlite.read(ids.to_vec()).await? {
-            taken += size(&message);
-            found.insert(message.stored.id, Some(message));
+        for (id, message) in queue.shelf.read(ids.to_vec()).await? {
+            taken += message.as_ref().map_or(0, size);
+            found.insert(id, message);
         }
         if taken >= BATCH_BYTES_MAX {
             break;
@@ -105,7 +104,7 @@ async fn read(queue: &Inner, ids: &[i64]) -> Result<Found, QueueError> {
     Ok(found)
 }
 
-fn give_back(queue: &Inner, batches: Vec<Batch>) {
+fn give_back(queue: &Desk, batches: Vec<Batch>) {
     let mut lanes = queue.lanes.borrow_mut();
     for batch in batches {
         lanes.take_back(batch.session, &batch.messages);
@@ -113,7 +112,7 @@ fn give_back(queue: &Inner, batches: Vec<Batch>) {
     }
 }
 
-fn send_on(queue: &Inner, batches: Vec<Batch>, mut found: Found) {
+fn send_on(queue: &Desk, batches: Vec<Batch>, mut found: Found) {
     for batch in batches {
         let session = batch.session;
         let deliveries = fill(queue, batch, &mut found);
@@ -127,7 +126,7 @@ fn send_on(queue: &Inner, batches: Vec<Batch>, mut found: Found) {
 
 /// Returns the deliveries of a batch, but for those that were taken from its session meanwhile, that are gone, or that
 /// have no room.
-fn fill(queue: &Inner, batch: Batch, found: &mut Found) -> Vec<Delivery> {
+fn fill(queue: &Desk, batch: Batch, found: &mut Found) -> Vec<Delivery> {
     let mut lanes = queue.lanes.borrow_mut();
     let mut taken = 0;
     let mut deliveries = Vec::with_capacity(batch.messages.len());
@@ -146,9 +145,9 @@ fn fill(queue: &Inner, batch: Batch, found: &mut Found) -> Vec<Delivery> {
     deliveries
 }
 
-fn delivery(queue: &Inner, message: StoredMessage, handed: Handed, deadline: Millis) -> Delivery {
+fn delivery(queue: &Desk, message: StoredMessage, handed: Handed, deadline: Millis) -> Delivery {
     Delivery {
-        id: queue.sqlite.external_id(handed.id),
+        id: queue.shelf.outside(handed.id),
         receipt: handed.receipt,
         queue: queue.label.clone(),
         key: message.stored.key,
@@ -163,7 +162,7 @@ fn delivery(queue: &Inner, message: StoredMessage, handed: Handed, deadline: Mil
 }
 
 /// Tells whether a message fits behind what is taken already, and takes it. The first one always fits.
-pub(super) fn fit(message: &StoredMessage, taken: &mut usize) -> bool {
+pub(in crate::state) fn fit(message: &StoredMessage, taken: &mut usize) -> bool {
     let size = size(message);
     let fits = *taken == 0 || *taken + size <= BATCH_BYTES_MAX;
     *taken += size;
