@@ -42,6 +42,7 @@ mod overload;
 mod payments;
 mod postgres;
 mod postgres_network;
+mod postgres_queue;
 mod processes;
 mod python;
 mod queue;

@@ -297,6 +297,6 @@ fn send_in_a_transaction_of_a_bound_database_says_why_it_cannot_be() {
     assert_eq!(server.post("/buy/queue", b"").status, 500);
     server
         .log()
-        .line_with("queue sends in a transaction need a database that is embedded");
+        .line_with("queue sends in a transaction need a queue in the same database: db.default is bound to MariaDB");
     assert_eq!(mariadb.query("shop", "SELECT count(*) FROM orders"), "0");
 }

@@ -33,10 +33,21 @@ pub struct History {
 
 /// Sends `each` messages per client to the queue `jobs` of `state_queue`, and waits until the queue is empty.
 pub fn record(server: &Server, each: usize, victims: Victims) -> History {
-    let murders = Murders::begin(server, victims);
+    record_at(&[server], each, victims)
+}
+
+/// Does the same at several servers that share the queue, each with a database of its own for what it handled.
+///
+/// # Panics
+///
+/// If there is no server.
+pub fn record_at(servers: &[&Server], each: usize, victims: Victims) -> History {
+    let server = servers[0];
+    let murders = servers.iter().map(|it| Murders::begin(it, victims));
+    let murders: Vec<_> = murders.collect();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
-            let addr = server.addr();
+            let addr = servers[client % servers.len()].addr();
             let key = format!("key-{client}");
             thread::spawn(move || {
                 let ids = (0..each).map(|number| send(addr, &key, number)).collect();
@@ -48,7 +59,7 @@ pub fn record(server: &Server, each: usize, victims: Victims) -> History {
         .into_iter()
         .map(|client| client.join().expect("a client does not panic"))
         .collect();
-    let kills = murders.end();
+    let kills = murders.into_iter().map(Murders::end).sum();
     eventually("every message is handled or dead", PATIENCE, || {
         let text = server.control(["queue", "ls", "--json"]);
         let queues: Value = serde_json::from_str(&text.stdout).ok()?;
@@ -58,10 +69,23 @@ pub fn record(server: &Server, each: usize, victims: Victims) -> History {
     let id = |message: &Value| message["id"].as_str().map(str::to_owned);
     History {
         sent,
-        tries: server.tries(),
+        tries: tries_at(servers),
         dead: dead.iter().filter_map(id).collect(),
         kills,
     }
+}
+
+/// Returns every try at one of the servers, in the order in which they began.
+fn tries_at(servers: &[&Server]) -> Vec<Try> {
+    let mut tries: Vec<Try> = servers.iter().flat_map(|it| it.tries()).collect();
+    if servers.len() > 1 {
+        tries.sort_by_key(|one| one.start_ns);
+        let mut known = BTreeSet::new();
+        for one in &mut tries {
+            one.first = known.insert(one.id.clone());
+        }
+    }
+    tries
 }
 
 /// Sends one message until it is acknowledged, and returns its id. Of ten, one fails once, and one can never be

@@ -54,7 +54,7 @@ const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c sta
 pub struct PostgresQueue {
     desk: Rc<Desk>,
     table: Rc<Table>,
-    address: Address,
+    address: Rc<Address>,
     /// They end with the last clone.
     _tasks: Rc<JoinSet<()>>,
 }
@@ -109,7 +109,7 @@ impl PostgresQueue {
         Self {
             desk,
             table,
-            address,
+            address: Rc::new(address),
             _tasks: Rc::new(tasks),
         }
     }

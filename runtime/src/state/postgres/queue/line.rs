@@ -213,7 +213,10 @@ impl Line {
             };
             let has_more = !claimed.entries.is_empty() || claimed.parked > 0;
             next = claimed.next;
-            desk.add(claimed.entries);
+            // One whose claim was lost in a crash of the server may be settled already.
+            let settled = desk.journal.ids();
+            let entries = claimed.entries.into_iter();
+            desk.add(entries.filter(|entry| !settled.contains(&entry.id)));
             let is_wanted = table.wanted.get().0 > 0;
             if !is_wanted || next != Some(Duration::ZERO) {
                 break;

@@ -13,7 +13,7 @@ use tokio_postgres::types::Type;
 const GOOD: Duration = Duration::from_secs(1);
 
 const COUNT: &str =
-    "SELECT count(*) FROM (SELECT FROM wrun.messages WHERE queue = $1 LIMIT $2) AS some";
+    "SELECT count(*) FROM (SELECT FROM wrun.messages WHERE queue = $1 LIMIT $2) AS counted";
 
 const KNOWN: &str = "SELECT count(*) FROM wrun.dedup \
     WHERE queue = $1 AND dedup_id = ANY($2) AND at >= clock_timestamp() - $3 * interval '1 second'";

@@ -7,10 +7,11 @@ use crate::state::queue::stored::Change;
 use crate::state::wall_ms;
 use tokio_postgres::types::Type;
 
-/// Passes over what is not held here any more. Returns the keys, and which of them were given back.
+/// Passes over what is not held here any more; but what was handled is removed also if its claim was lost in a crash of the
+/// server, and nobody else has it. Returns the keys, and which of them were given back.
 const SETTLE: &str = "\
     WITH removed AS (\
-        DELETE FROM wrun.messages WHERE id = ANY($3) AND queue = $1 AND holder = $2 RETURNING key), \
+        DELETE FROM wrun.messages WHERE id = ANY($3) AND queue = $1 AND (holder = $2 OR holder IS NULL) RETURNING key), \
     again AS (\
         UPDATE wrun.messages AS it SET holder = NULL, attempts = c.attempts, alone = c.alone, \
             due_at = statement_timestamp() + c.pause * interval '1 millisecond' \

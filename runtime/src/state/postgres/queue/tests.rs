@@ -1,10 +1,12 @@
 //! What is PostgreSQL's own: servers that share a queue, on a real one.
 
 use super::*;
+use crate::state::db::{Database as _, Statement, TxOptions, Want};
 use crate::state::queue::{Delivery, Outcome};
 use std::fmt::Write as _;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::LocalSet;
+use tokio::time::sleep;
 use wrun_tests::postgres::Postgres;
 
 const FIRST: SessionId = SessionId(1);
@@ -196,7 +198,9 @@ fn claim_whose_answer_was_lost_is_given_up() {
         one.settle(&first, Outcome::Retry(Some(0)));
         // Held by this server, which does not know.
         let hold = "UPDATE wrun.messages SET holder = (SELECT holder FROM wrun.holders)";
-        while postgres.query("jobs", &format!("{hold} RETURNING attempts")) != "1" {}
+        while postgres.query("jobs", &format!("{hold} RETURNING attempts")) != "1" {
+            sleep(Duration::from_millis(10)).await;
+        }
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
             WHERE pid <> pg_backend_pid() AND datname = 'jobs'";
         postgres.query("jobs", end);
@@ -248,5 +252,31 @@ fn messages_are_all_there_after_the_server_was_killed() {
         let mut others = vec![one.take().await.body, one.take().await.body];
         others.sort();
         assert_eq!(others, [b"1", b"2"]);
+    });
+}
+
+#[test]
+fn message_sent_beside_a_transaction_stays_without_it_and_one_sent_in_it_does_not() {
+    run(async |postgres| {
+        let one = Server::new(postgres, "a").await;
+        let address = Address::parse(&postgres.url("jobs")).unwrap();
+        let db = super::super::Postgres::new("default", address);
+        db.know("jobs", &one.queue);
+        for (is_within, left) in [(true, 0), (false, 1)] {
+            let tx = db.begin(TxOptions::default()).await.unwrap();
+            let order = Statement {
+                sql: "CREATE TABLE orders (id int)".to_owned(),
+                params: Vec::new(),
+            };
+            tx.run(order, Want::Done).await.unwrap();
+            match is_within {
+                true => tx.send("jobs".to_owned(), vec![Message::default()]).await,
+                // The control: a message without its order.
+                false => one.queue.send(vec![Message::default()]).await,
+            }
+            .unwrap();
+            tx.rollback().await;
+            assert_eq!(one.queue.status().await.unwrap().messages, left);
+        }
     });
 }

@@ -59,7 +59,7 @@ impl Journal {
     }
 
     /// Returns the messages whose changes are not written.
-    pub(super) fn ids(&self) -> Vec<i64> {
+    pub(in crate::state) fn ids(&self) -> Vec<i64> {
         self.changes.borrow().iter().map(Change::id).collect()
     }
 
