@@ -37,7 +37,7 @@ fn server(postgres: &Postgres) -> Launch {
     bound(serve("state_queue").manifest(manifest).workers(2), postgres)
 }
 
-/// A server that only sends.
+/// A server that only sends, unless its settings say more.
 fn sender(postgres: &Postgres, settings: &str) -> Launch {
     let manifest = format!("[databases.default]\n[queues.jobs]\n{settings}");
     bound(serve("state_queue").manifest(manifest), postgres)
@@ -187,7 +187,7 @@ fn server_that_is_away_is_said_to_be_at_once_and_is_back_by_itself() {
     let Some(mut postgres) = postgres() else {
         return;
     };
-    let server = server(&postgres).start();
+    let server = sender(&postgres, "[consumers.jobs]\n[queues.here]\n").start();
     let becomes = |reachable: bool| {
         eventually("ps knows", SOON, || {
             let binding = &server.ps()["bindings"][0];
@@ -197,6 +197,17 @@ fn server_that_is_away_is_said_to_be_at_once_and_is_back_by_itself() {
     becomes(true);
     postgres.kill();
     becomes(false);
+    let listed = server.control(["queue", "ls", "--json"]);
+    let queues: Value = serde_json::from_str(&listed.stdout).expect("it prints JSON");
+    assert_eq!(
+        (&queues[0]["queue"], &queues[0]["messages"]),
+        (&"here".into(), &json!(0))
+    );
+    assert_eq!(
+        (&queues[1]["queue"], &queues[1]["messages"]),
+        (&"jobs".into(), &json!(null))
+    );
+    listed.fails_with(69, &["queue jobs: unavailable: PostgreSQL", "wrun ps"]);
     let begin = Instant::now();
     let refused = server.send(&json!([{ "body": { "do": "ack" } }]));
     assert_eq!(error(&refused), "unavailable");

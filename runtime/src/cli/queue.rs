@@ -9,7 +9,7 @@ use crate::config::{Span, key_value};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::state::protocol::{OperatorCall, Reply};
-use crate::state::queue::{BODY_MAX, Message, Peeked, QueueStatus};
+use crate::state::queue::{BODY_MAX, Message, Peeked, QueueError, QueueStatus};
 use clap::Subcommand;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -104,7 +104,7 @@ pub(super) struct SendArgs {
 pub(super) fn run(command: QueueCommand) -> Result<ExitCode, Failure> {
     match command {
         QueueCommand::Ls { server, json } => match ask(&server.state, OperatorCall::Queues)? {
-            Reply::Queues(queues) => print_as(json.json, &queues, |queues| overview(queues)),
+            Reply::Queues(queues) => list(&queues, json.json),
             reply => Err(unexpected(&reply)),
         },
         QueueCommand::Peek {
@@ -199,11 +199,49 @@ fn print_count(reply: &Reply, json: bool, what: &str) -> Result<ExitCode, Failur
     }
 }
 
-fn overview(queues: &[QueueStatus]) -> String {
+/// A queue, or why nobody can tell how it stands.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Listed<'a> {
+    Known(&'a QueueStatus),
+    Unknown { queue: &'a str, error: String },
+}
+
+/// Prints all of them, and fails then if there is one of which nobody can tell how it stands.
+fn list(
+    queues: &[(String, Result<QueueStatus, QueueError>)],
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let listed: Vec<Listed<'_>> = queues
+        .iter()
+        .map(|(queue, status)| match status {
+            Ok(status) => Listed::Known(status),
+            Err(error) => {
+                let error = error.to_string();
+                Listed::Unknown { queue, error }
+            }
+        })
+        .collect();
+    print_as(json, &listed, |listed| overview(listed))?;
+    let unknown: Vec<String> = listed
+        .iter()
+        .filter_map(|one| match one {
+            Listed::Known(_) => None,
+            Listed::Unknown { queue, error } => Some(format!("queue {queue}: {error}")),
+        })
+        .collect();
+    match unknown.is_empty() {
+        true => Ok(ExitCode::Ok),
+        false => Err(Failure::new(ExitCode::Unavailable, unknown.join("; "))
+            .hint("`wrun ps` says which servers can be reached")),
+    }
+}
+
+fn overview(queues: &[Listed<'_>]) -> String {
     let header = "QUEUE MESSAGES READY DELAYED IN-FLIGHT DEAD CONSUMERS OLDEST";
     let header: Vec<&str> = header.split(' ').collect();
-    let row = |queue: &QueueStatus| {
-        vec![
+    let row = |one: &Listed<'_>| match one {
+        Listed::Known(queue) => vec![
             queue.queue.clone(),
             queue.messages.to_string(),
             queue.ready.to_string(),
@@ -212,7 +250,12 @@ fn overview(queues: &[QueueStatus]) -> String {
             queue.dead.to_string(),
             queue.consumers.to_string(),
             millis(queue.oldest_ms),
-        ]
+        ],
+        Listed::Unknown { queue, .. } => {
+            let mut row = vec!["?".to_owned(); header.len()];
+            (*queue).clone_into(&mut row[0]);
+            row
+        }
     };
     table(&header, queues.iter().map(row))
 }

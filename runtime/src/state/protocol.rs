@@ -216,7 +216,8 @@ pub enum Reply {
     /// Answers to operators.
     Locks(Vec<LockStatus>),
     Databases(Vec<DatabaseStatus>),
-    Queues(Vec<QueueStatus>),
+    /// Or why nobody can tell how one stands.
+    Queues(Vec<(String, Result<QueueStatus, QueueError>)>),
     Messages(Vec<Peeked>),
     Count(u64),
     Path(String),

@@ -11,7 +11,7 @@ use crate::state::queue::Queue;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::sqlite::Sqlite;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -122,11 +122,12 @@ impl Stores {
         Some(Rc::new(embedded))
     }
 
-    /// Returns all queues, in the order of their labels.
-    pub(super) fn all_queues(&self) -> Vec<Rc<dyn Queue>> {
+    /// Returns all queues by their labels.
+    pub(super) fn all_queues(&self) -> BTreeMap<String, Rc<dyn Queue>> {
         let (embedded, bound) = (self.queues.borrow(), self.bound_queues.borrow());
-        let labels: BTreeSet<_> = embedded.keys().chain(bound.keys()).collect();
-        labels.into_iter().filter_map(|it| self.queue(it)).collect()
+        let labels = embedded.keys().chain(bound.keys());
+        let open = |label: &String| Some((label.clone(), self.queue(label)?));
+        labels.filter_map(open).collect()
     }
 
     /// Lets workers of a generation use what is granted to it.

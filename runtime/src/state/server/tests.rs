@@ -721,7 +721,8 @@ async fn credit_limits_what_is_delivered_and_settled_messages_do_not_come_again(
     let Reply::Queues(queues) = operator.ask(OperatorCall::Queues).unwrap() else {
         panic!("no queues");
     };
-    assert_eq!((queues[0].queue.as_str(), queues[0].messages), ("jobs", 0));
+    let (label, status) = &queues[0];
+    assert_eq!((&**label, status.as_ref().unwrap().messages), ("jobs", 0));
 }
 
 #[tokio::test]

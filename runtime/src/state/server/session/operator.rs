@@ -7,6 +7,7 @@ use crate::state::lock::Locks as _;
 use crate::state::protocol::{OperatorCall, Reply};
 use crate::state::queue::{Queue, QueueError};
 use crate::state::sqlite::Sqlite;
+use futures_util::future::join_all;
 use std::path::PathBuf;
 
 /// A copy that nobody has been told of. Dropped, it is removed.
@@ -72,14 +73,12 @@ impl Session {
     fn list_queues(&self) -> Answer {
         let queues = self.stores.all_queues();
         Answer::Later(Box::pin(async move {
-            let mut all = Vec::new();
-            for queue in queues {
-                match queue.status().await {
-                    Ok(status) => all.push(status),
-                    Err(error) => return Reply::Queue(error),
-                }
-            }
-            Reply::Queues(all)
+            let asked = queues.into_iter().map(|(label, queue)| async move {
+                let status = queue.status().await;
+                (label, status)
+            });
+            // At the same time: servers that do not answer are waited for once.
+            Reply::Queues(join_all(asked).await)
         }))
     }
 
