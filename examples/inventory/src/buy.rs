@@ -86,10 +86,14 @@ pub fn in_memory(db: &Database, id: &str) -> anyhow::Result<Status> {
 
 /// Notes an order; false if it was there already.
 fn place(tx: &Transaction, id: &str) -> Result<bool, db::Error> {
-    match tx.execute("INSERT INTO orders (id, status) VALUES ($1, 'pending')", (id,)) {
+    match tx.execute(
+        "INSERT INTO orders (id, status) VALUES ($1, 'pending')",
+        (id,),
+    ) {
         Err(error) if is_taken(&error) => {
             // Of somebody who was quicker this transaction may know nothing: then it is for the next one.
-            let noted: Option<Status> = tx.query_opt("SELECT status FROM orders WHERE id = $1", (id,))?;
+            let noted: Option<Status> =
+                tx.query_opt("SELECT status FROM orders WHERE id = $1", (id,))?;
             noted.map(|_| false).ok_or(error)
         }
         noted => noted.map(|_| true),
