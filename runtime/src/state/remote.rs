@@ -6,6 +6,7 @@
 pub(super) mod batch;
 pub(super) mod kept;
 pub(super) mod pool;
+pub(super) mod ready;
 pub(super) mod transaction;
 mod watch;
 

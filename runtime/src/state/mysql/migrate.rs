@@ -7,12 +7,11 @@ use super::Mysql;
 use super::connection::Connection;
 use super::kinds::text;
 use super::tokens;
-use crate::exit_code::ExitCode;
-use crate::failure::{Failure, OrFail as _};
+use crate::failure::Failure;
 use crate::state::db::DbError;
-use crate::state::migrations::{check, hash_of, read_folder};
+use crate::state::migrations::hash_of;
 use crate::state::remote::Fault;
-use std::collections::BTreeMap;
+use crate::state::remote::ready::{Recorded, apply_new, make_ready};
 use std::path::Path;
 
 /// Keeps others out, in this database. Returns 1, or 0 after a minute.
@@ -44,48 +43,20 @@ const TABLES_KNOWN: i64 = 4;
 impl Mysql {
     /// Makes wrun's tables, if they are missing, and applies what was not applied yet; returns the names of these files.
     pub async fn prepare(&self, folder: Option<&Path>) -> Result<Vec<String>, Failure> {
-        let name = self.pool.name();
-        let (_, label) = name.split_once('.').unwrap_or(("", name));
-        let failed = || format!("database {label}: cannot be made ready");
-        let connection = self.pool.connect().await;
-        let connection = connection
-            .or_fail(ExitCode::Unavailable, failed)
-            .map_err(|failure| {
-                failure.hint(format!(
-                    "check the binding {name}, and that MariaDB or MySQL runs there"
-                ))
-            })?;
-        let set_up = set_up(&connection).await;
-        let recorded = set_up
-            .or_fail(ExitCode::Config, failed)
-            .map_err(|failure| {
-                failure.hint(
-                    "the URL's user has to be allowed to make tables: GRANT ALL ON that database",
-                )
-            })?;
-        let mut applied = Vec::new();
-        if let Some(folder) = folder {
-            let files = read_folder(folder)?;
-            check(&recorded, &files, folder)?;
-            for (name, sql) in files
-                .iter()
-                .filter(|(name, _)| !recorded.contains_key(*name))
-            {
-                apply(&connection, name, sql).await.map_err(|error| {
-                    Failure::new(ExitCode::Config, format!("migration {name}: {error}")).hint(
-                        "what is before the statement that failed may have taken effect, for CREATE and ALTER commit: undo \
-                         that, or write IF NOT EXISTS, correct the file and start again",
-                    )
-                })?;
-                applied.push(name.clone());
-            }
-        }
-        Ok(applied)
+        let rights = "the URL's user has to be allowed to make tables: GRANT ALL ON that database";
+        let (connection, recorded) = make_ready(&self.pool, "database", rights, set_up).await?;
+        let Some(folder) = folder else {
+            return Ok(Vec::new());
+        };
+        let hint = "what is before the statement that failed may have taken effect, for CREATE and ALTER commit: undo \
+            that, or write IF NOT EXISTS, correct the file and start again";
+        let apply = async |name: &str, sql: &str| apply(&connection, name, sql).await;
+        apply_new(folder, &recorded, hint, apply).await
     }
 }
 
 /// Makes the tables; returns the names of the files that were applied, and their hashes.
-async fn set_up(on: &Connection) -> Result<BTreeMap<String, String>, DbError> {
+async fn set_up(on: &Connection) -> Result<Recorded, DbError> {
     let told = |fault: Fault| fault.told;
     on.execute(LIMITS).await.map_err(told)?;
     if one(on, LOCK).await? != Some(1) {

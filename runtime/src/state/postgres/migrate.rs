@@ -6,12 +6,11 @@ use super::connection::Connection;
 use super::error::to_db_error;
 use super::tokens;
 use super::{Address, Postgres};
-use crate::exit_code::ExitCode;
-use crate::failure::{Failure, OrFail as _};
+use crate::failure::Failure;
 use crate::state::db::DbError;
-use crate::state::migrations::{check, hash_of, read_folder};
+use crate::state::migrations::hash_of;
 use crate::state::remote::pool::Pool;
-use std::collections::BTreeMap;
+use crate::state::remote::ready::{self, Recorded, apply_new};
 use std::path::Path;
 
 /// Keeps others out: "wrun" as a number.
@@ -56,54 +55,26 @@ impl Postgres {
     /// Makes wrun's tables, if they are missing, and applies what was not applied yet; returns the names of these files.
     pub async fn prepare(&self, folder: Option<&Path>) -> Result<Vec<String>, Failure> {
         let (connection, recorded) = make_ready(&self.pool, "database").await?;
-        let mut applied = Vec::new();
-        if let Some(folder) = folder {
-            let files = read_folder(folder)?;
-            check(&recorded, &files, folder)?;
-            for (name, sql) in files
-                .iter()
-                .filter(|(name, _)| !recorded.contains_key(*name))
-            {
-                apply(&connection, name, sql).await.map_err(|error| {
-                    Failure::new(ExitCode::Config, format!("migration {name}: {error}"))
-                        .hint("nothing of this file was applied: correct it and start again")
-                })?;
-                applied.push(name.clone());
-            }
-        }
-        Ok(applied)
+        let Some(folder) = folder else {
+            return Ok(Vec::new());
+        };
+        let hint = "nothing of this file was applied: correct it and start again";
+        let apply = async |name: &str, sql: &str| apply(&connection, name, sql).await;
+        apply_new(folder, &recorded, hint, apply).await
     }
 }
 
-/// Makes wrun's tables for a database or a queue, if they are missing. Returns the connection, and the names of the files
-/// that were applied, with their hashes.
+/// Makes wrun's tables for a database or a queue, if they are missing. Returns the connection, and what was applied.
 pub(super) async fn make_ready(
     pool: &Pool<Address>,
     noun: &str,
-) -> Result<(Connection, BTreeMap<String, String>), Failure> {
-    let name = pool.name();
-    let (_, label) = name.split_once('.').unwrap_or(("", name));
-    let failed = || format!("{noun} {label}: cannot be made ready");
-    let connection = pool.connect().await;
-    let connection = connection
-        .or_fail(ExitCode::Unavailable, failed)
-        .map_err(|failure| {
-            failure.hint(format!(
-                "check the binding {name}, and that PostgreSQL runs there"
-            ))
-        })?;
-    let set_up = set_up(&connection).await;
-    let recorded = set_up
-        .or_fail(ExitCode::Config, failed)
-        .map_err(|failure| {
-            failure
-                .hint("the URL's user has to be allowed to make a schema: GRANT CREATE ON DATABASE")
-        })?;
-    Ok((connection, recorded))
+) -> Result<(Connection, Recorded), Failure> {
+    let rights = "the URL's user has to be allowed to make a schema: GRANT CREATE ON DATABASE";
+    ready::make_ready(pool, noun, rights, set_up).await
 }
 
 /// Makes the tables; returns the names of the files that were applied, and their hashes.
-async fn set_up(connection: &Connection) -> Result<BTreeMap<String, String>, DbError> {
+async fn set_up(connection: &Connection) -> Result<Recorded, DbError> {
     let client = &connection.client;
     let done = async {
         client.batch_execute(LIMITS).await?;
