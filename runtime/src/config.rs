@@ -10,7 +10,7 @@ pub mod sandbox;
 pub mod shared;
 mod units;
 
-pub use bindings::{BindingArgs, Bindings, Secret};
+pub use bindings::{BindingArgs, Bindings, Secret, each_url};
 pub use grant::{Grant, bare};
 pub use limits::{LimitArgs, Limits};
 pub use manifest::Manifest;

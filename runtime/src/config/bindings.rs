@@ -4,6 +4,7 @@
 //! wiped afterwards. What may be shown of it is `shown`. Whether somebody answers there is for the state process to find.
 
 mod name;
+mod url;
 
 use super::shared::{Bound, Shared};
 use crate::exit_code::ExitCode;
@@ -12,7 +13,10 @@ use name::{KINDS, Kind, Name, VARIABLE};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use url::{has_password, scheme, shown};
 use zeroize::Zeroizing;
+
+pub use url::each_url;
 
 /// The largest file with a binding, or bindings, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -24,8 +28,9 @@ pub type Secret = Zeroizing<String>;
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct BindingArgs {
     /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…), a queue in PostgreSQL
-    /// (queue.LABEL=postgres://…) or locks in Redis (lock.LABEL=redis://…); in place of the URL there may be env:NAME or
-    /// file:PATH, which hold it; repeatable
+    /// (queue.LABEL=postgres://…) or locks in Redis (lock.LABEL=redis://…), in the majority of several
+    /// (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); in place of the URL there may
+    /// be env:NAME or file:PATH, which hold it; repeatable
     #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
     pub bind: Vec<String>,
     /// Read further bindings from this file: under [db], [lock] and [queue], LABEL = "URL"
@@ -258,42 +263,41 @@ fn from_environment(shared: &Shared) -> Result<BTreeMap<Name, Source>, Failure> 
 /// Reads the URL once, and returns what may be known of it.
 fn look_at(name: &Name, source: &Source) -> Result<Bound, Failure> {
     let url = source.read()?;
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    if let Some(backend) = scheme.and_then(|scheme| name.kind.backend(scheme)) {
-        return Ok(Bound {
-            backend: backend.to_owned(),
-            shown: shown(&url),
-        });
-    }
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+';
-    let what = match scheme {
-        Some(scheme) if scheme.bytes().all(is_plain) => {
-            format!("{name} ({source}) has the unknown scheme {scheme}://")
-        }
-        _ => format!("{name} ({source}) is no URL"),
-    };
+    let urls = each_url(&url);
     let (noun, _) = name.kind.words();
-    Err(Failure::new(ExitCode::Config, what).hint(format!(
-        "known for a {noun}: {}, env:NAME, file:PATH",
-        name.kind.example()
-    )))
-}
-
-/// Returns a URL without its user, password and parameters.
-fn shown(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let place = rest.split('?').next().unwrap_or_default();
-    let place = place.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{place}")
-}
-
-/// Tells whether a URL holds a password.
-fn has_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let user = place.rsplit_once('@').map_or("", |(user, _)| user);
-    let is_secret = |it: &str| it.starts_with("password=") || it.starts_with("pass=");
-    user.contains(':') || parameters.split('&').any(is_secret)
+    let wrong = |what: String| {
+        Failure::new(ExitCode::Config, format!("{name} ({source}) {what}")).hint(format!(
+            "known for a {noun}: {}, env:NAME, file:PATH",
+            name.kind.example()
+        ))
+    };
+    let mut backends = Vec::new();
+    for url in &urls {
+        let Some(scheme) = scheme(url) else {
+            return Err(wrong("is no URL".to_owned()));
+        };
+        let known = name.kind.backend(scheme);
+        let unknown = || wrong(format!("has the unknown scheme {scheme}://"));
+        backends.push(known.ok_or_else(unknown)?);
+    }
+    let backend = backends.first().copied().unwrap_or_default();
+    if backends.iter().any(|it| *it != backend) {
+        return Err(wrong("names servers of several kinds".to_owned()));
+    }
+    if urls.len() > 1 && backend != "redis" {
+        return Err(wrong("names several servers".to_owned()));
+    }
+    if urls.len().is_multiple_of(2) {
+        let what = format!(
+            "names {} servers: a majority takes an odd number",
+            urls.len()
+        );
+        return Err(wrong(what));
+    }
+    Ok(Bound {
+        backend: backend.to_owned(),
+        shown: shown(&url),
+    })
 }
 
 fn read_variable(name: &str) -> Result<Secret, Failure> {
@@ -378,24 +382,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_url_has_neither_user_nor_password() {
-        for (url, expected) in [
-            (
-                "postgres://shop:s3cret@db:5433/shop",
-                "postgres://db:5433/shop",
-            ),
-            (
-                "postgres://shop@db/shop?password=s3cret",
-                "postgres://db/shop",
-            ),
-            ("postgres://a:b@c@db/shop", "postgres://db/shop"),
-            ("postgres:///shop?host=/run/pg", "postgres:///shop"),
-        ] {
-            assert_eq!(shown(url), expected);
-        }
-    }
-
-    #[test]
     fn file_holds_the_url_alone_or_lists_several_and_the_flag_wins() {
         let folder = tempfile::tempdir().unwrap();
         let (alone, list) = (folder.path().join("url"), folder.path().join("list.toml"));
@@ -430,7 +416,20 @@ mod tests {
             (&["queue.jobs=mysql://x/y"], "postgres://"),
             (&["db.default=mssql://x/y"], "mysql://"),
             (&["db.default=redis://x"], "postgres://"),
-            (&["lock.default=postgres://x/y"], "redis://"),
+            (&["lock.default=mysql://x/y"], "redis://"),
+            (&["lock.default=redis://x,redis://y"], "redis://A,redis://B"),
+            (
+                &["lock.default=redis://x,postgres://y/z,redis://z"],
+                "redis://A,redis://B",
+            ),
+            (
+                &["lock.default=postgres://x/y,postgres://y/y,postgres://z/y"],
+                "redis://A,redis://B",
+            ),
+            (
+                &["lock.default=redis://x,redis://y,redis://:s3cret@z"],
+                "WRUN_BIND_LOCK_DEFAULT",
+            ),
             (&["lock.nowhere=redis://x"], "[locks.nowhere]"),
             (
                 &["lock.default=redis://:s3cret@x"],

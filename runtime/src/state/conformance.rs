@@ -9,6 +9,7 @@ mod embedded;
 mod locks;
 mod mysql;
 mod postgres;
+mod postgres_locks;
 mod queues;
 mod redis;
 
@@ -18,6 +19,7 @@ use super::lock::{Locks, SessionId};
 use super::queue::{Delivery, Queue};
 use embedded::Embedded;
 use postgres::Bound;
+use postgres_locks::BoundLocks;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::task::LocalSet;
@@ -149,8 +151,16 @@ fn databases_conform() {
 fn locks_conform() {
     let mut table = Table::default();
     table.run::<Embedded>(locks::cases());
-    if let Some(server) = redis::Server::start() {
-        table.run::<redis::Bound>(locks::cases());
+    if let Some(servers) = redis::Server::start(1) {
+        table.run::<redis::Bound<1>>(locks::cases());
+        drop(servers);
+    }
+    if let Some(servers) = redis::Server::start(3) {
+        table.run::<redis::Bound<3>>(locks::cases());
+        drop(servers);
+    }
+    if let Some(server) = postgres::Server::start() {
+        table.run::<BoundLocks>(locks::cases());
         drop(server);
     }
     table.finish();

@@ -1,8 +1,10 @@
 //! What a lock is to the rest of wrun: requests, errors, and the seam behind which locks are kept.
 //!
 //! The embedded locks are `table`, a pure state machine, and `embedded`, which gives it a clock and wakes those who wait.
+//! Those that are kept in servers are `leased`.
 
 pub mod embedded;
+pub mod leased;
 pub mod spaces;
 pub mod table;
 

@@ -8,6 +8,7 @@ mod connection;
 mod convert;
 mod error;
 mod inspect;
+mod locks;
 mod migrate;
 mod queue;
 mod tls;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use address::Address;
 pub use inspect::{Inspection, inspect};
+pub(in crate::state) use locks::PostgresLocks;
 pub use queue::PostgresQueue;
 
 use super::BoxFuture;

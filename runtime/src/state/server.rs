@@ -6,6 +6,7 @@
 mod accept;
 mod bound;
 mod configure;
+mod lock_place;
 mod outbox;
 mod peer;
 mod returning;

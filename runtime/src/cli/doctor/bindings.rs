@@ -1,7 +1,7 @@
 //! The servers that labels are bound to: whether they can be reached, and whether they keep what wrun promises.
 
 use super::{Finding, Status};
-use crate::config::{BindingArgs, Bindings, Secret, Shared};
+use crate::config::{BindingArgs, Bindings, Secret, Shared, each_url};
 use crate::failure::Failure;
 use crate::state::{mysql, postgres, redis};
 
@@ -66,15 +66,26 @@ async fn mysql(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
     }
 }
 
-async fn redis(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
-    let address = match redis::Address::parse(url) {
-        Ok(address) => address,
+/// Tries one server, or each of several.
+async fn redis(name: &str, shown: &str, urls: &Secret) -> Vec<Finding> {
+    let addresses = match redis::parse(&each_url(urls)) {
+        Ok(addresses) => addresses,
         Err(why) => return vec![wrong(name, &why)],
     };
-    match redis::inspect(&address).await {
-        Ok(found) => of_redis(name, shown, &found),
-        Err(why) => vec![away(name, shown, &why, "Redis or Valkey")],
+    let several = addresses.len() > 1;
+    let mut findings = Vec::new();
+    for ((number, address), shown) in (1..).zip(&addresses).zip(each_url(shown)) {
+        let name = match several {
+            true => format!("{name} {number}"),
+            false => name.to_owned(),
+        };
+        findings.extend(match redis::inspect(address).await {
+            Ok(found) if several => of_redis_of_several(&name, shown, &found),
+            Ok(found) => of_redis(&name, shown, &found),
+            Err(why) => vec![away(&name, shown, &why, "Redis or Valkey")],
+        });
     }
+    findings
 }
 
 fn wrong(name: &str, why: &str) -> Finding {
@@ -121,6 +132,23 @@ fn of_redis(name: &str, shown: &str, found: &redis::Inspection) -> Vec<Finding> 
             found.replicas
         );
         findings.push(about("replicas", Status::Info, &text));
+    }
+    findings
+}
+
+/// One of several that decide by majority must not come back empty: then a lock that one of them has forgotten can be had
+/// by two.
+fn of_redis_of_several(name: &str, shown: &str, found: &redis::Inspection) -> Vec<Finding> {
+    let mut findings = of_redis(name, shown, found);
+    if !found.has_log {
+        let finding = Finding::new(
+            format!("{name} restart"),
+            Status::Off,
+            "it comes back empty, and may be the one that makes a majority twice",
+        );
+        findings.push(finding.next(
+            "turn on appendonly with appendfsync always, or start it again only after the longest lease",
+        ));
     }
     findings
 }

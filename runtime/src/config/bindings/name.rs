@@ -44,7 +44,7 @@ impl Kind {
     /// Returns the backend that the scheme of a URL stands for, if there is one.
     pub(super) fn backend(self, scheme: &str) -> Option<&'static str> {
         match (self, scheme) {
-            (Self::Db | Self::Queue, "postgres" | "postgresql") => Some("postgres"),
+            (_, "postgres" | "postgresql") => Some("postgres"),
             (Self::Db, "mysql" | "mariadb") => Some("mysql"),
             (Self::Lock, "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix") => Some("redis"),
             _ => None,
@@ -56,7 +56,9 @@ impl Kind {
         match self {
             Self::Db => "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE",
             Self::Queue => "postgres://USER@HOST:PORT/DATABASE",
-            Self::Lock => "redis://USER@HOST:PORT/NUMBER",
+            Self::Lock => {
+                "redis://USER@HOST:PORT/NUMBER, redis://A,redis://B,redis://C, postgres://USER@HOST:PORT/DATABASE"
+            }
         }
     }
 

@@ -39,7 +39,7 @@ impl Drop for Server {
     }
 }
 
-fn lock() -> MutexGuard<'static, Option<wrun_tests::postgres::Postgres>> {
+pub(super) fn lock() -> MutexGuard<'static, Option<wrun_tests::postgres::Postgres>> {
     SERVER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,10 +1,10 @@
 //! All lock spaces: embedded ones, and those that are bound to a server. Says whose a guard is, and leaves it to them.
 
 use super::embedded::EmbeddedLocks;
+use super::leased::LeasedLocks;
 use super::{Acquire, GuardId, LockError, LockStatus, Locks, Pinned, SessionId};
 use crate::state::BoxFuture;
 use crate::state::db::Fence;
-use crate::state::redis::RedisLocks;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -14,9 +14,9 @@ use std::rc::Rc;
 #[derive(Default)]
 pub struct Spaces {
     embedded: OnceCell<EmbeddedLocks>,
-    bound: RefCell<BTreeMap<String, RedisLocks>>,
+    bound: RefCell<BTreeMap<String, LeasedLocks>>,
     /// The guards of those that are bound: all others are embedded.
-    whose: Rc<RefCell<BTreeMap<GuardId, RedisLocks>>>,
+    whose: Rc<RefCell<BTreeMap<GuardId, LeasedLocks>>>,
 }
 
 impl Spaces {
@@ -32,12 +32,12 @@ impl Spaces {
     }
 
     /// Returns the spaces that are bound.
-    pub fn bound(&self) -> BTreeMap<String, RedisLocks> {
+    pub fn bound(&self) -> BTreeMap<String, LeasedLocks> {
         self.bound.borrow().clone()
     }
 
     /// Takes a space that is bound.
-    pub fn bind(&self, space: &str, locks: RedisLocks) {
+    pub fn bind(&self, space: &str, locks: LeasedLocks) {
         self.bound.borrow_mut().insert(space.to_owned(), locks);
     }
 
@@ -61,9 +61,9 @@ impl Spaces {
     }
 
     /// Returns the guards that are kept in each place.
-    fn apart(&self, guards: &[GuardId]) -> (Vec<GuardId>, Vec<(RedisLocks, Vec<GuardId>)>) {
+    fn apart(&self, guards: &[GuardId]) -> (Vec<GuardId>, Vec<(LeasedLocks, Vec<GuardId>)>) {
         let whose = self.whose.borrow();
-        let (mut embedded, mut bound) = (Vec::new(), Vec::<(RedisLocks, Vec<GuardId>)>::new());
+        let (mut embedded, mut bound) = (Vec::new(), Vec::<(LeasedLocks, Vec<GuardId>)>::new());
         for guard in guards {
             let Some(locks) = whose.get(guard) else {
                 embedded.push(*guard);

@@ -49,6 +49,10 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS wrun.dedup (
         queue text, dedup_id text, message_id bigint NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (queue, dedup_id));
     CREATE INDEX IF NOT EXISTS dedup_by_time ON wrun.dedup (at);
+    CREATE TABLE IF NOT EXISTS wrun.locks (
+        space text, key text, owner text, token bigint NOT NULL, until timestamptz NOT NULL,
+        next_server text, next_until timestamptz, PRIMARY KEY (space, key))
+        WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
     INSERT INTO wrun.meta VALUES ('format', 1) ON CONFLICT DO NOTHING";
 
 impl Postgres {
@@ -64,7 +68,7 @@ impl Postgres {
     }
 }
 
-/// Makes wrun's tables for a database or a queue, if they are missing. Returns the connection, and what was applied.
+/// Makes wrun's tables for a database, a queue or locks, if they are missing. Returns the connection, and what was applied.
 pub(super) async fn make_ready(
     pool: &Pool<Address>,
     noun: &str,
@@ -88,7 +92,7 @@ async fn set_up(connection: &Connection) -> Result<Recorded, DbError> {
             .is_empty()
             || client
                 .batch_execute(
-                    "SELECT FROM wrun.meta, wrun.migrations, wrun.processed, wrun.fences, wrun.messages, wrun.holders, wrun.dedup LIMIT 0",
+                    "SELECT FROM wrun.meta, wrun.migrations, wrun.processed, wrun.fences, wrun.messages, wrun.holders, wrun.dedup, wrun.locks LIMIT 0",
                 )
                 .await
                 .is_err()

@@ -22,7 +22,7 @@ pub struct Address {
     tls: Option<TlsConnector>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 enum Place {
     Tcp(String, u16),
     Unix(PathBuf),
@@ -68,6 +68,19 @@ impl Address {
                 None => None,
             },
         })
+    }
+
+    /// Returns what people call the place, without a user and a password.
+    pub(super) fn place(&self) -> String {
+        match &self.place {
+            Place::Tcp(host, port) => format!("{host}:{port}"),
+            Place::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    /// Tells whether another one is the same server. Two names of one host are two places.
+    pub(super) fn is_same_server(&self, other: &Self) -> bool {
+        self.place == other.place
     }
 
     /// Returns the TCP port that it connects to.

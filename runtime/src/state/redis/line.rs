@@ -1,24 +1,24 @@
-//! The connection to a server: kept up, watched, made again with a growing pause; and the news of released locks.
+//! The connection to a server: kept up, watched, made again with a growing pause; and the news of released locks on it.
 //!
 //! Nobody waits for a server that is away: whoever asks meanwhile is told why.
 
 use super::address::Address;
 use super::scripts::Scripts;
+use crate::state::lock::leased::presence::Presence;
+use crate::state::lock::leased::waiting::Waiting;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, FromRedisValue, PushInfo, PushKind, RedisError, ScriptInvocation, Value,
 };
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How long it may take to connect, and to answer.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// How often it is asked for a sign of life.
 const PING: Duration = Duration::from_secs(1);
@@ -35,15 +35,11 @@ struct Inner {
     label: String,
     address: Address,
     channel: String,
+    /// What the names of locks begin with.
+    prefix: String,
     scripts: Scripts,
-    /// `Err` says why there is none.
-    connection: RefCell<Result<MultiplexedConnection, String>>,
-    /// There is one again.
-    back: Notify,
-    /// How many there were. A server that forgot something has ended the one before.
-    count: Cell<u64>,
-    /// Those who wait for keys.
-    waiting: RefCell<HashMap<String, Vec<Rc<Notify>>>>,
+    presence: Presence<MultiplexedConnection>,
+    waiting: Waiting,
 }
 
 /// A connection, and what comes of itself on it. Dropped, it ends.
@@ -60,22 +56,29 @@ impl Drop for Live {
 }
 
 impl Line {
-    /// Returns a line on which nobody has connected yet; released locks are told on `channel`.
-    pub(super) fn new(label: String, address: Address, channel: String) -> Self {
+    /// Returns a line on which nobody has connected yet. Released locks, whose names begin with `prefix`, are told on
+    /// `channel`.
+    pub(super) fn new(
+        label: String,
+        address: Address,
+        channel: String,
+        prefix: String,
+        waiting: Waiting,
+    ) -> Self {
         Self(Rc::new(Inner {
             label,
             address,
             channel,
+            prefix,
             scripts: Scripts::default(),
-            connection: RefCell::new(Err("nobody has connected yet".to_owned())),
-            back: Notify::new(),
-            count: Cell::new(0),
-            waiting: RefCell::default(),
+            presence: Presence::new(),
+            waiting,
         }))
     }
 
-    pub(super) fn label(&self) -> &str {
-        &self.0.label
+    /// Returns where it leads to.
+    pub(super) fn place(&self) -> String {
+        self.0.address.place()
     }
 
     pub(super) fn channel(&self) -> &str {
@@ -86,9 +89,9 @@ impl Line {
         &self.0.scripts
     }
 
-    /// Says why the server cannot be reached, if it cannot.
-    pub(super) fn why_away(&self) -> Option<String> {
-        self.0.connection.borrow().as_ref().err().cloned()
+    /// Whether there is a connection, and which.
+    pub(super) fn presence(&self) -> &Presence<MultiplexedConnection> {
+        &self.0.presence
     }
 
     /// Connects, and makes the connection ready.
@@ -168,110 +171,35 @@ impl Line {
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, String> {
-        let connection = self.0.connection.borrow().clone();
-        let mut connection = connection?;
+        let mut connection = self.0.presence.connection()?;
         let ran = script.invoke_async(&mut connection).await;
         ran.map_err(|error| whole(&error))
     }
 
-    /// Returns the number of the connection that there is.
-    pub(super) fn number(&self) -> Option<u64> {
-        let is_here = self.0.connection.borrow().is_ok();
-        is_here.then(|| self.0.count.get())
-    }
-
-    /// Waits until there is another connection than this.
-    pub(super) async fn is_other_than(&self, number: Option<u64>) {
-        loop {
-            let back = self.0.back.notified();
-            if self.number().is_some_and(|now| Some(now) != number) {
-                return;
-            }
-            back.await;
-        }
-    }
-
-    /// Waits until the server can be reached.
-    pub(super) async fn back(&self) {
-        loop {
-            let back = self.0.back.notified();
-            if self.why_away().is_none() {
-                return;
-            }
-            back.await;
-        }
-    }
-
-    /// Returns what is told when one of these keys is released.
-    pub(super) fn news(&self, keys: &[String]) -> News {
-        let news = Rc::new(Notify::new());
-        let mut waiting = self.0.waiting.borrow_mut();
-        for key in keys {
-            waiting.entry(key.clone()).or_default().push(news.clone());
-        }
-        News {
-            line: self.clone(),
-            keys: keys.to_vec(),
-            news,
-        }
-    }
-
     fn wake(&self, message: &[Value]) {
-        // The channel, and the key.
-        let key = message
+        // The channel, and the name of the lock.
+        let lock = message
             .get(1)
-            .and_then(|key| String::from_redis_value_ref(key).ok());
-        let waiting = self.0.waiting.borrow();
-        let waiting = key.and_then(|key| waiting.get(&key)).into_iter().flatten();
-        waiting.for_each(|news| news.notify_one());
+            .and_then(|lock| String::from_redis_value_ref(lock).ok());
+        let key = lock.as_deref();
+        if let Some(key) = key.and_then(|lock| lock.strip_prefix(&self.0.prefix)) {
+            self.0.waiting.wake(key);
+        }
     }
 
     /// Takes a connection as the one that there is.
     pub(super) fn is_here(&self, live: &Live) {
-        let before = self.0.connection.replace(Ok(live.connection.clone()));
-        if before.is_err() {
-            let count = self.0.count.get();
-            self.0.count.set(count + 1);
-            // The first one is no news, and the server's URL is the first line on stderr.
-            if count > 0 {
-                tracing::info!(lock = self.0.label, "Redis is back");
-            }
+        // The first one is no news, and the server's URL is the first line on stderr.
+        if self.0.presence.is_here(live.connection.clone()) {
+            let node = self.place();
+            tracing::info!(lock = self.0.label, node, "Redis is back");
         }
-        self.0.back.notify_waiters();
     }
 
     fn is_away(&self, why: String) {
-        let before = self.0.connection.replace(Err(why.clone()));
-        if before.is_ok() {
-            tracing::warn!(lock = self.0.label, why, "Redis is away");
-        }
-    }
-}
-
-/// What is told of the release of some keys, until it is dropped.
-pub(super) struct News {
-    line: Line,
-    keys: Vec<String>,
-    news: Rc<Notify>,
-}
-
-impl News {
-    /// Waits for news that nobody has heard yet.
-    pub(super) async fn come(&self) {
-        self.news.notified().await;
-    }
-}
-
-impl Drop for News {
-    fn drop(&mut self) {
-        let mut waiting = self.line.0.waiting.borrow_mut();
-        for key in &self.keys {
-            if let Some(all) = waiting.get_mut(key) {
-                all.retain(|news| !Rc::ptr_eq(news, &self.news));
-                if all.is_empty() {
-                    waiting.remove(key);
-                }
-            }
+        if self.0.presence.is_away(why.clone()) {
+            let node = self.place();
+            tracing::warn!(lock = self.0.label, node, why, "Redis is away");
         }
     }
 }

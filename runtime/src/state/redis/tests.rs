@@ -1,9 +1,16 @@
 //! What is Redis' own, on a real one: the rest is `conformance`'s.
 
-use super::*;
+mod several;
+
+use super::Nodes;
+use crate::state::lock::leased::LeasedLocks;
+use crate::state::lock::leased::ledger::{Identity, Ledger as _};
+use crate::state::lock::{Acquire, GuardId, LockError, Locks as _, SessionId};
+use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use wrun_tests::redis::Redis;
 
 /// Nothing in these tests takes longer.
@@ -20,18 +27,26 @@ const B: GuardId = GuardId {
 
 /// Locks of one server of wrun's, and the guards that they lost.
 struct Host {
-    locks: RedisLocks,
+    locks: LeasedLocks,
+    nodes: Rc<Nodes>,
     lost: mpsc::UnboundedReceiver<GuardId>,
 }
 
 impl Host {
     async fn new(redis: &Redis, identity: &str) -> Self {
+        Self::of(&[&redis.url(0)], identity).await
+    }
+
+    /// Returns one whose locks are in several servers.
+    async fn of(urls: &[&str], identity: &str) -> Self {
         let (sender, lost) = mpsc::unbounded_channel();
         let on_lost = Box::new(move |guard| sender.send(guard).unwrap_or_default());
-        let address = Address::parse(&redis.url(0)).unwrap();
-        let locks = RedisLocks::new("default", address, identity, on_lost).unwrap();
+        let addresses = super::parse(urls).unwrap();
+        let nodes = Nodes::new("default", addresses, Identity::new(identity).unwrap());
+        let nodes = Rc::new(nodes);
+        let locks = LeasedLocks::new("default", nodes.clone(), on_lost);
         locks.prepare(false).await.unwrap();
-        Self { locks, lost }
+        Self { locks, nodes, lost }
     }
 }
 
@@ -132,7 +147,6 @@ fn server_that_was_restarted_is_asked_before_a_guard_is_believed_in() {
         host.locks.acquire(A, want(30_000)).await.unwrap();
         assert!(host.locks.pin(&[A]).is_ok());
         redis.kill();
-        host.locks.0.line.is_other_than(None).await;
         while host.locks.why_away().is_none() {
             tokio::task::yield_now().await;
         }
@@ -156,7 +170,7 @@ fn guard_is_believed_in_again_when_the_server_still_has_it() {
         host.locks.acquire(A, want(30_000)).await.unwrap();
         redis.call(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         let known = async {
-            while host.locks.0.line.number() != Some(2) || host.locks.pin(&[A]).is_err() {
+            while host.nodes.connections().0 != [Some(2)] || host.locks.pin(&[A]).is_err() {
                 tokio::task::yield_now().await;
             }
         };
@@ -210,9 +224,7 @@ fn wait_in_another_server_ends_when_its_owner_gives_it_up() {
         let waiting = other.locks.acquire(A, want(30_000));
         let next = other.locks.acquire(B, want(30_000));
         // So that it contends.
-        while other.locks.0.contending.borrow().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        other.locks.contends().await;
         other.locks.end_session(A.session);
         assert_eq!(waiting.await, Err(LockError::Lost));
         one.locks.drop_guard(A);

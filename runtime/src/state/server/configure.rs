@@ -21,7 +21,6 @@ use crate::state::queue::DEAD_SUFFIX;
 use crate::state::queue::desk::Sink;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::queue::stored::Stored;
-use crate::state::redis::RedisLocks;
 use crate::state::sqlite::{FatalFn, Options, Sqlite};
 use queues::embedded_queues;
 use std::collections::{BTreeMap, HashMap};
@@ -253,11 +252,11 @@ impl Configurator {
         if self.stores.locks.bound().contains_key(space) {
             return Ok(());
         }
-        let address = self.servers.locks(space);
-        let address = address.map_err(|why| wrong_url("lock", space, bound, &why))?;
+        let place = self.servers.locks(space);
+        let place = place.map_err(|why| wrong_url("lock", space, bound, &why))?;
         let sessions = self.sessions.clone();
         let on_lost = Box::new(move |guard| sessions.tell_lost(guard));
-        let locks = RedisLocks::new(space, address, &self.servers.identity, on_lost);
+        let locks = place.open(space, &self.servers.identity, on_lost);
         let locks = locks.or_fail(ExitCode::System, || {
             "there are no random numbers".to_owned()
         })?;

@@ -1,8 +1,9 @@
 //! The servers that labels are bound to: where they are, and what reaching them takes.
 
 use super::bound::Place;
+use super::lock_place::LockPlace;
 use crate::config::Secret;
-use crate::state::{postgres, redis};
+use crate::state::postgres;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Default)]
 pub(super) struct Servers {
     databases: BTreeMap<String, Result<Place, String>>,
-    locks: BTreeMap<String, Result<redis::Address, String>>,
+    locks: BTreeMap<String, Result<LockPlace, String>>,
     queues: BTreeMap<String, Result<postgres::Address, String>>,
     /// What this server of wrun's is known by to them.
     pub(super) identity: String,
@@ -25,7 +26,7 @@ impl Servers {
             if let Some(label) = name.strip_prefix("db.") {
                 databases.insert(label.to_owned(), Place::parse(&url));
             } else if let Some(label) = name.strip_prefix("lock.") {
-                locks.insert(label.to_owned(), redis::Address::parse(&url));
+                locks.insert(label.to_owned(), LockPlace::parse(&url));
             } else if let Some(label) = name.strip_prefix("queue.") {
                 queues.insert(label.to_owned(), postgres::Address::parse(&url));
             }
@@ -45,7 +46,7 @@ impl Servers {
     }
 
     /// Returns where a space of locks is, or why nobody can tell.
-    pub(super) fn locks(&self, label: &str) -> Result<redis::Address, String> {
+    pub(super) fn locks(&self, label: &str) -> Result<LockPlace, String> {
         let found = self.locks.get(label).cloned();
         found.unwrap_or_else(|| Err(MISSING.to_owned()))
     }
@@ -62,7 +63,7 @@ impl Servers {
         let queues = self.reached_queues().flat_map(postgres::Address::ports);
         databases
             .chain(queues)
-            .chain(self.reached_locks().filter_map(redis::Address::port))
+            .chain(self.reached_locks().flat_map(LockPlace::ports))
             .collect()
     }
 
@@ -72,7 +73,7 @@ impl Servers {
         let queues = self.reached_queues().flat_map(postgres::Address::sockets);
         databases
             .chain(queues)
-            .chain(self.reached_locks().filter_map(redis::Address::socket))
+            .chain(self.reached_locks().flat_map(LockPlace::sockets))
             .collect()
     }
 
@@ -80,7 +81,7 @@ impl Servers {
     pub(super) fn resolves(&self) -> bool {
         self.reached_databases().any(Place::resolves)
             || self.reached_queues().any(postgres::Address::resolves)
-            || self.reached_locks().any(redis::Address::resolves)
+            || self.reached_locks().any(LockPlace::resolves)
     }
 
     fn reached_databases(&self) -> impl Iterator<Item = &Place> {
@@ -91,7 +92,7 @@ impl Servers {
         self.queues.values().filter_map(|it| it.as_ref().ok())
     }
 
-    fn reached_locks(&self) -> impl Iterator<Item = &redis::Address> {
+    fn reached_locks(&self) -> impl Iterator<Item = &LockPlace> {
         self.locks.values().filter_map(|it| it.as_ref().ok())
     }
 }

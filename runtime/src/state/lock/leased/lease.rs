@@ -1,4 +1,4 @@
-//! A lock as it stands in the server, and until when that is certain.
+//! A lock as it stands in the ledger, and until when that is certain.
 
 use std::time::Duration;
 use tokio::time::Instant;

@@ -1,23 +1,22 @@
-//! Getting a lock in the server, keeping it, and giving it back.
+//! Getting a lock in the ledger, keeping it, and giving it back.
 
 use super::lease::Lease;
-use super::{Held, RedisLocks, unavailable};
+use super::ledger::{Answer, RETRY};
+use super::presence::Connections;
+use super::{Held, LeasedLocks};
 use crate::state::BoxFuture;
 use crate::state::lock::{Acquire, GuardId, LockError, Locks as _};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 /// The shortest and the longest pause before it is looked whether a lock is free that nobody said was released.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// The pause after a lease could not be renewed, or a lock not be given back.
-const RETRY: Duration = Duration::from_millis(100);
-
-/// How long after a lease it is gone from the server for certain.
+/// How long after a lease it is gone from the ledger for certain.
 const GONE: Duration = Duration::from_secs(1);
 
 /// A lock that was just got.
@@ -25,11 +24,11 @@ struct Taken {
     owner: String,
     token: u64,
     lease: Lease,
-    connection: Option<u64>,
+    said_on: Connections,
 }
 
-impl RedisLocks {
-    /// Waits for the turn in this process, and then for the locks in the server.
+impl LeasedLocks {
+    /// Waits for the turn in this process, and then for the locks in the ledger.
     pub(super) async fn contend(
         self,
         guard: GuardId,
@@ -68,57 +67,62 @@ impl RedisLocks {
         begun.map(|()| token)
     }
 
-    /// Takes the locks as soon as the server has them.
+    /// Takes the locks as soon as the ledger has them.
     async fn take(
         &self,
         request: &Acquire,
         unwanted: &Notify,
         deadline: Instant,
     ) -> Result<Taken, LockError> {
-        let (names, line) = (&self.0.names, &self.0.line);
-        let locks = names.locks(&request.keys);
-        let random = random()?;
-        let owner = format!("{}{random:032x}", names.process);
-        let news = line.news(&locks);
+        let ledger = &self.0.ledger;
+        let news = ledger.waiting().news(&request.keys);
         let ttl = Duration::from_millis(request.ttl_ms.into());
-        let mut acquire = line.scripts().acquire.prepare_invoke();
-        acquire.key(names.fence()).key(names.next(&request.keys));
-        acquire.key(names.own()).key(&locks);
-        acquire.arg(&owner).arg(request.ttl_ms).arg(&names.server);
-        acquire.arg(u8::from(request.wait_ms > 0));
         loop {
-            let (sent, connection) = (Instant::now(), line.number());
-            let (token, left) = match line.run::<(u64, i64)>(&acquire).await {
-                Ok(answer) => answer,
+            // One for each try: what is given back of one that failed is not to meet the next one.
+            let owner = ledger.identity().owner()?;
+            let sent = Instant::now();
+            let gone = sent + ttl + GONE;
+            let answer = ledger.take(&owner, request).await;
+            let give_back = || drop(self.give_back(owner.clone(), request.keys.clone(), gone));
+            let (left, is_partial) = match answer {
+                Ok(Answer::Granted { token, said_on }) => {
+                    let lease = Lease::new(ttl, request.renew, sent);
+                    if lease.holds(Instant::now()) {
+                        return Ok(Taken {
+                            owner,
+                            token,
+                            lease,
+                            said_on,
+                        });
+                    }
+                    give_back();
+                    (None, true)
+                }
+                Ok(Answer::Taken { left, is_partial }) => {
+                    if is_partial {
+                        give_back();
+                    }
+                    (left, is_partial)
+                }
                 Err(why) => {
                     // It may have been granted.
-                    let gone = sent + ttl + GONE;
-                    drop(self.give_back(owner, locks, gone));
-                    return Err(unavailable(&why));
+                    give_back();
+                    return Err(self.unavailable(&why));
                 }
             };
-            if token > 0 {
-                let lease = Lease::new(ttl, request.renew, sent);
-                let (owner, token) = (owner.clone(), token);
-                return Ok(Taken {
-                    owner,
-                    token,
-                    lease,
-                    connection,
-                });
-            }
             let now = Instant::now();
             if now >= deadline {
                 return Err(LockError::Timeout);
             }
-            let pause = match u64::try_from(left) {
-                Ok(left) => pause().min(Duration::from_millis(left + 1)),
-                Err(_) => pause(),
+            let pause = match left {
+                Some(left) => pause().min(left + Duration::from_millis(1)),
+                None => pause(),
             };
             tokio::select! {
                 biased;
                 () = unwanted.notified() => return Err(LockError::Lost),
-                () = news.come() => {}
+                // Of what is given back here there are news, too; and those who met are not to meet again.
+                () = news.come(), if !is_partial => {}
                 () = sleep_until(deadline.min(now + pause)) => {}
             }
         }
@@ -126,88 +130,76 @@ impl RedisLocks {
 
     /// Makes a guard's locks last for so long from now; says whether it still had them.
     pub(super) async fn prolong(&self, guard: GuardId, by: Duration) -> Result<bool, String> {
-        let (owner, locks) = {
+        let (owner, keys) = {
             let held = self.0.held.borrow();
             let Some(held) = held.get(&guard) else {
                 return Ok(false);
             };
-            (held.owner.clone(), self.0.names.locks(&held.keys))
+            (held.owner.clone(), held.keys.clone())
         };
-        let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        let mut extend = self.0.line.scripts().extend.prepare_invoke();
-        extend.key(&locks).arg(&owner).arg(ms);
-        let (sent, connection) = (Instant::now(), self.0.line.number());
-        let had_them = self.0.line.run::<bool>(&extend).await?;
-        if let Some(held) = self.0.held.borrow_mut().get_mut(&guard)
-            && had_them
-        {
+        let sent = Instant::now();
+        let Some(said_on) = self.0.ledger.extend(&owner, &keys, by).await? else {
+            return Ok(false);
+        };
+        if let Some(held) = self.0.held.borrow_mut().get_mut(&guard) {
             held.lease.prolong(sent, by);
-            held.connection = connection;
+            held.said_on = said_on;
         }
-        Ok(had_them)
+        Ok(true)
     }
 
-    /// Gives a guard's locks back; the answer is how many it had, or that nobody knows yet.
-    pub(super) fn let_go(&self, held: &Held) -> oneshot::Receiver<Option<usize>> {
-        let locks = self.0.names.locks(&held.keys);
+    /// Gives a guard's locks back; the answer is whether it had them all, or that nobody knows yet.
+    pub(super) fn let_go(&self, held: &Held) -> oneshot::Receiver<Option<bool>> {
         let gone = held.lease.until() + GONE;
-        self.give_back(held.owner.clone(), locks, gone)
+        self.give_back(held.owner.clone(), held.keys.clone(), gone)
     }
 
     /// Does so, again and again, until they are `gone` by themselves.
     fn give_back(
         &self,
         owner: String,
-        locks: Vec<String>,
+        keys: Vec<String>,
         gone: Instant,
-    ) -> oneshot::Receiver<Option<usize>> {
+    ) -> oneshot::Receiver<Option<bool>> {
         let (answer, answered) = oneshot::channel();
         let this = self.clone();
         this.0.leaving.set(this.0.leaving.get() + 1);
         tokio::task::spawn_local(async move {
-            let line = &this.0.line;
-            let mut release = line.scripts().release.prepare_invoke();
-            release.key(this.0.names.own()).key(&locks);
-            release.arg(&owner).arg(line.channel());
-            let mut released = line.run::<usize>(&release).await;
-            let _ = answer.send(released.as_ref().ok().copied());
-            while released.is_err() && Instant::now() < gone {
-                sleep(RETRY).await;
-                tokio::select! {
-                    () = line.back() => {}
-                    () = sleep_until(gone) => {}
-                }
-                released = line.run::<usize>(&release).await;
-            }
+            this.0.ledger.release(&owner, &keys, gone, answer).await;
             this.0.leaving.set(this.0.leaving.get().saturating_sub(1));
             this.0.fewer_leaving.notify_waiters();
         });
         answered
     }
 
-    /// Renews a guard's lease, or says that it is lost. Asks at once on a new connection: the server may have forgotten it.
+    /// Renews a guard's lease, or says that it is lost. Asks at once when connections change: a server may have forgotten it.
     async fn keep(self, guard: GuardId) {
-        let line = &self.0.line;
+        let ledger = &self.0.ledger;
         let known = |locks: &Self| {
             let held = locks.0.held.borrow();
             held.get(&guard)
-                .map(|held| (held.lease.clone(), held.connection))
+                .map(|held| (held.lease.clone(), ledger.confirms(&held.said_on)))
         };
-        let Some((lease, mut connection)) = known(&self) else {
+        let Some((lease, is_confirmed)) = known(&self) else {
             return;
         };
-        let mut look_at = lease.look_at(Instant::now());
+        let mut looked_on = ledger.connections();
+        let mut look_at = match is_confirmed {
+            true => lease.look_at(Instant::now()),
+            false => Instant::now(),
+        };
         loop {
             tokio::select! {
                 () = sleep_until(look_at) => {}
-                () = line.is_other_than(connection) => {}
+                () = ledger.changed_since(looked_on.clone()) => {}
             }
             let now = Instant::now();
-            let Some((lease, last)) = known(&self) else {
+            let Some((lease, is_confirmed)) = known(&self) else {
                 return;
             };
+            looked_on = ledger.connections();
             let by = match lease.renewed(now) {
-                None if last != line.number() => Some(lease.until().saturating_duration_since(now)),
+                None if !is_confirmed => Some(lease.until().saturating_duration_since(now)),
                 by => by,
             };
             let renewed = match by {
@@ -215,15 +207,15 @@ impl RedisLocks {
                 Some(by) => self.prolong(guard, by).await,
                 None => Ok(true),
             };
-            let Some((lease, last)) = known(&self) else {
+            let Some((lease, _)) = known(&self) else {
                 return;
             };
-            (look_at, connection) = match renewed {
-                Ok(true) => (lease.look_at(now), last),
+            look_at = match renewed {
+                Ok(true) => lease.look_at(now),
                 // Not before the pause is over.
                 Err(_) => {
-                    let again = lease.until().min(Instant::now() + RETRY);
-                    (again, line.number().or(last))
+                    looked_on = ledger.connections();
+                    lease.until().min(Instant::now() + RETRY)
                 }
                 Ok(false) => {
                     self.0.local.lose(guard);
@@ -235,12 +227,12 @@ impl RedisLocks {
 }
 
 /// Returns a lock that is held, and is kept from now on.
-fn held(guard: GuardId, taken: Taken, request: Acquire, locks: &RedisLocks) -> Held {
+fn held(guard: GuardId, taken: Taken, request: Acquire, locks: &LeasedLocks) -> Held {
     let Taken {
         owner,
         token,
         lease,
-        connection,
+        said_on,
     } = taken;
     let mut keeper = JoinSet::new();
     keeper.spawn_local(locks.clone().keep(guard));
@@ -249,7 +241,7 @@ fn held(guard: GuardId, taken: Taken, request: Acquire, locks: &RedisLocks) -> H
         keys: request.keys,
         token,
         lease,
-        connection,
+        said_on,
         pins: 0,
         is_leaving: false,
         _keeper: keeper,
@@ -260,13 +252,4 @@ fn held(guard: GuardId, taken: Taken, request: Acquire, locks: &RedisLocks) -> H
 fn pause() -> Duration {
     let chance = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
     PAUSE_MIN + (PAUSE_MAX - PAUSE_MIN).mul_f64(chance)
-}
-
-fn random() -> Result<u128, LockError> {
-    let failed = |error: getrandom::Error| LockError::Unavailable(error.to_string());
-    let (high, low) = (
-        getrandom::u64().map_err(failed)?,
-        getrandom::u64().map_err(failed)?,
-    );
-    Ok(u128::from(high) << 64 | u128::from(low))
 }
