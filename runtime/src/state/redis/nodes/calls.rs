@@ -13,7 +13,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
 
 impl Nodes {
-    pub(super) async fn try_to_take(&self, owner: &str, request: &Acquire) -> Result<Answer, String> {
+    pub(super) async fn try_to_take(
+        &self,
+        owner: &str,
+        request: &Acquire,
+    ) -> Result<Answer, String> {
         let Names { identity, .. } = &self.names;
         let (locks, majority) = (self.names.locks(&request.keys), self.count().majority());
         let patience = self.patience(Duration::from_millis(request.ttl_ms.into()));
@@ -43,7 +47,8 @@ impl Nodes {
             .collect();
         let token = granted.iter().map(|it| it.what.0).max().unwrap_or(0);
         if granted.len() < majority {
-            let lefts = tally.said.iter().map(|it| it.what.1);
+            let refused = tally.said.iter().filter(|it| !is_granted(&it.what));
+            let lefts = refused.map(|it| it.what.1);
             let left = lefts.filter_map(|left| u64::try_from(left).ok()).max();
             if tally.said.len() < majority {
                 return Err(tally.why());
@@ -59,19 +64,29 @@ impl Nodes {
             let said_on = self.said_on(granted.iter().map(|it| (it.node, it.connection)));
             return Ok(Answer::Granted { token, said_on });
         }
+        // Those that gave a token: the others may have given out higher ones since.
+        let nodes = granted.iter().map(|it| it.node).collect();
+        self.note_token(owner, &locks, token, nodes, patience).await
+    }
+
+    /// Notes a token in a majority, of these servers.
+    async fn note_token(
+        &self,
+        owner: &str,
+        locks: &[String],
+        token: u64,
+        nodes: Vec<usize>,
+        patience: Duration,
+    ) -> Result<Answer, String> {
+        let (fence, majority) = (self.names.fence(), self.count().majority());
         let raise = |line| {
             let line: &Line = line;
             let mut raise = line.scripts().raise.prepare_invoke();
-            raise.key(&fence).key(&locks).arg(owner).arg(token);
+            raise.key(&fence).key(locks).arg(owner).arg(token);
             raise
         };
-        let nodes: Vec<usize> = granted.iter().map(|it| it.node).collect();
-        // Those that gave a token: the others may have given out higher ones since.
-        let noted = self
-            .ask(nodes, raise, patience, |noted: &Tally<bool>| {
-                noted.count(|it| *it) >= majority
-            })
-            .await;
+        let decided = |noted: &Tally<bool>| noted.count(|it| *it) >= majority;
+        let noted = self.ask(nodes, raise, patience, decided).await;
         let yes = noted.said.iter().filter(|it| it.what);
         let yes: Vec<_> = yes.map(|it| (it.node, it.connection)).collect();
         match yes.len() >= majority {
