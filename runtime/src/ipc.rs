@@ -95,8 +95,37 @@ pub enum StateReport {
 pub struct StateVitals {
     /// Connections of workers and of `wrun` commands.
     pub sessions: u64,
-    /// The servers that labels are bound to: for each such as `db.default` why it cannot be reached, if it cannot.
-    pub bound: BTreeMap<String, Option<String>>,
+    /// The servers that labels are bound to, by names such as `db.default`.
+    pub bound: BTreeMap<String, Reach>,
+}
+
+/// Whether what a label is bound to can be reached.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Reach {
+    Here,
+    /// It can, though some of its servers cannot, for this reason.
+    Partly(String),
+    /// It cannot, for this reason.
+    Away(String),
+}
+
+impl Reach {
+    /// Returns the reason.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Here => None,
+            Self::Partly(why) | Self::Away(why) => Some(why),
+        }
+    }
+
+    /// Says the reason in other words.
+    pub fn map(self, say: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Here => Self::Here,
+            Self::Partly(why) => Self::Partly(say(why)),
+            Self::Away(why) => Self::Away(say(why)),
+        }
+    }
 }
 
 /// How often a worker, or the state process, says that it is alive, in milliseconds.
@@ -212,7 +241,7 @@ pub struct BindingStatus {
     pub url: String,
     /// Whether it can be reached; `None` while there is no state process that knows.
     pub reachable: Option<bool>,
-    /// Why it cannot.
+    /// Why it cannot, or some of its servers cannot.
     pub why: Option<String>,
 }
 

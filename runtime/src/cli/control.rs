@@ -123,7 +123,8 @@ fn state_line(state: &StateStatus) -> String {
 
 fn binding_line(binding: &BindingStatus) -> String {
     let how = match (binding.reachable, &binding.why) {
-        (Some(true), _) => "reachable".to_owned(),
+        (Some(true), None) => "reachable".to_owned(),
+        (Some(true), Some(why)) => format!("reachable, though {why}"),
         (Some(false), Some(why)) => format!("away: {why}"),
         (Some(false), None) => "away".to_owned(),
         (None, _) => "not known to be reachable".to_owned(),
@@ -150,6 +151,19 @@ fn row(worker: &WorkerStatus) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::ipc::SupervisorStatus;
+
+    #[test]
+    fn binding_that_does_without_some_of_its_servers_says_why() {
+        let line = binding_line(&BindingStatus {
+            name: "lock.default".into(),
+            backend: "redis".into(),
+            url: "redis://a,redis://b,redis://c".into(),
+            reachable: Some(true),
+            why: Some("1 of 3 servers cannot be reached".into()),
+        });
+        let expected = "lock.default is at redis://a,redis://b,redis://c, reachable, though 1 of 3 servers cannot be reached\n";
+        assert_eq!(line, expected);
+    }
 
     #[test]
     fn overview_has_a_line_for_every_process_with_its_columns_aligned() {

@@ -5,7 +5,7 @@ use super::deploy::Deployment;
 use super::policy::WorkerId;
 use super::process::Ending;
 use crate::config::shared::{Bound, Database};
-use crate::ipc::{BindingStatus, Processes, StateStatus, SupervisorStatus, WorkerStatus};
+use crate::ipc::{BindingStatus, Processes, Reach, StateStatus, SupervisorStatus, WorkerStatus};
 use crate::log;
 use std::time::Instant;
 
@@ -80,8 +80,8 @@ impl Supervisor<'_> {
         BindingStatus {
             backend: bound.backend.clone(),
             url: bound.shown.clone(),
-            reachable: known.map(Option::is_none),
-            why: known.cloned().flatten(),
+            reachable: known.map(|reach| !matches!(reach, Reach::Away(_))),
+            why: known.and_then(Reach::why).map(str::to_owned),
             name,
         }
     }

@@ -14,6 +14,7 @@ pub(in crate::state) mod waiting;
 use super::embedded::{EmbeddedLocks, Outside};
 use super::{Acquire, GuardId, LockError, LockStatus, Locks, Pinned, SessionId, check_ttl};
 use crate::failure::Failure;
+use crate::ipc::Reach;
 use crate::state::BoxFuture;
 use crate::state::db::Fence;
 use lease::Lease;
@@ -114,9 +115,17 @@ impl LeasedLocks {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Says why the ledger cannot be reached, if it cannot.
+    /// Tells whether the ledger can be reached.
+    pub fn reach(&self) -> Reach {
+        self.0.ledger.reach()
+    }
+
+    /// Says why it cannot, if it cannot.
     pub fn why_away(&self) -> Option<String> {
-        self.0.ledger.why_away()
+        match self.reach() {
+            Reach::Away(why) => Some(why),
+            Reach::Here | Reach::Partly(_) => None,
+        }
     }
 
     /// Notes whose session this is, for [`Locks::list`].

@@ -16,6 +16,7 @@ use super::address::Address;
 use super::migrate::make_ready;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::ipc::Reach;
 use crate::state::BoxFuture;
 use crate::state::db::DbError;
 use crate::state::lock::Acquire;
@@ -137,8 +138,9 @@ impl Ledger for PostgresLocks {
         Box::pin(self.connect(is_again))
     }
 
-    fn why_away(&self) -> Option<String> {
-        self.space.presence.why_away()
+    fn reach(&self) -> Reach {
+        let why = self.space.presence.why_away();
+        why.map_or(Reach::Here, Reach::Away)
     }
 
     fn connections(&self) -> Connections {

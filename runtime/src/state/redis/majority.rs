@@ -88,7 +88,7 @@ impl<T> Tally<T> {
         match self.asked {
             1 => why.to_owned(),
             asked => format!(
-                "{} of {asked} servers are away: {why}",
+                "{} of {asked} servers cannot be reached: {why}",
                 self.away + self.silent
             ),
         }
@@ -123,6 +123,6 @@ mod tests {
         tally.hear(Heard::Silent("silent".to_owned()));
         assert_eq!(tally.open(), 0);
         assert!(tally.is_uncertain());
-        assert_eq!(tally.why(), "2 of 3 servers are away: silent");
+        assert_eq!(tally.why(), "2 of 3 servers cannot be reached: silent");
     }
 }

@@ -12,6 +12,7 @@ use super::majority::{Count, Heard, Said, Tally};
 use super::names::Names;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::ipc::Reach;
 use crate::state::BoxFuture;
 use crate::state::lock::Acquire;
 use crate::state::lock::leased::ledger::{Answer, Identity, Ledger};
@@ -201,11 +202,16 @@ impl Ledger for Nodes {
         Box::pin(self.connect(is_again))
     }
 
-    fn why_away(&self) -> Option<String> {
+    fn reach(&self) -> Reach {
         let mut away: Tally<()> = Tally::new(self.nodes.len());
         let whys = self.nodes.iter().filter_map(|it| it.presence().why_away());
         whys.for_each(|why| away.hear(Heard::Away(why)));
-        (away.open() < self.count().majority()).then(|| away.why())
+        let here = away.open();
+        match here < self.count().majority() {
+            true => Reach::Away(away.why()),
+            false if here < self.nodes.len() => Reach::Partly(away.why()),
+            false => Reach::Here,
+        }
     }
 
     fn connections(&self) -> Connections {

@@ -4,6 +4,7 @@
 
 use super::bound::BoundDatabase;
 use crate::config::shared::Shared;
+use crate::ipc::Reach;
 use crate::state::db::Database;
 use crate::state::lock::spaces::Spaces;
 use crate::state::postgres::PostgresQueue;
@@ -90,24 +91,25 @@ impl Stores {
         Some(Rc::new(embedded))
     }
 
-    /// Returns the names of what is bound to a server, and why it cannot be reached, if it cannot.
-    pub(super) fn bound_status(&self) -> BTreeMap<String, Option<String>> {
+    /// Returns the names of what is bound to servers, and whether these can be reached.
+    pub(super) fn bound_status(&self) -> BTreeMap<String, Reach> {
         let databases = self.bound.borrow();
         let databases = databases
             .iter()
-            .map(|(label, bound)| (format!("db.{label}"), bound.why_away()));
+            .map(|(label, bound)| (format!("db.{label}"), reach(bound.why_away())));
         let locks = self.locks.bound();
         let locks = locks
             .iter()
-            .map(|(label, bound)| (format!("lock.{label}"), bound.why_away()));
-        // All of them have to fit into one message.
-        let shorten = |why: String| why.chars().take(WHY_MAX).collect();
+            .map(|(label, bound)| (format!("lock.{label}"), bound.reach()));
         let queues = self.bound_queues.borrow();
         let queues = queues
             .iter()
-            .map(|(label, bound)| (format!("queue.{label}"), bound.why_away()));
+            .map(|(label, bound)| (format!("queue.{label}"), reach(bound.why_away())));
+        // All of them have to fit into one message.
+        let shorten = |why: String| why.chars().take(WHY_MAX).collect();
         let all = databases.chain(locks).chain(queues);
-        all.map(|(name, why)| (name, why.map(shorten))).collect()
+        all.map(|(name, reach)| (name, reach.map(shorten)))
+            .collect()
     }
 
     pub(super) fn sqlite(&self, label: &str) -> Option<Sqlite> {
@@ -166,4 +168,9 @@ impl Stores {
             granting.await;
         }
     }
+}
+
+/// Returns how it stands with one server that cannot be reached for a reason, or can.
+fn reach(why_away: Option<String>) -> Reach {
+    why_away.map_or(Reach::Here, Reach::Away)
 }

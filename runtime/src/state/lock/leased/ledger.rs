@@ -3,6 +3,7 @@
 use super::presence::Connections;
 use super::waiting::Waiting;
 use crate::failure::Failure;
+use crate::ipc::Reach;
 use crate::state::BoxFuture;
 use crate::state::lock::{Acquire, LockError};
 use std::time::Duration;
@@ -31,8 +32,8 @@ pub(in crate::state) trait Ledger: 'static {
     /// replaced, the servers may be away.
     fn prepare(&self, is_again: bool) -> BoxFuture<'_, Result<(), Failure>>;
 
-    /// Says why it cannot be reached, if it cannot.
-    fn why_away(&self) -> Option<String>;
+    /// Tells whether it can be reached.
+    fn reach(&self) -> Reach;
 
     /// Returns the connections that there are.
     fn connections(&self) -> Connections;

@@ -139,7 +139,7 @@ fn majority_that_is_gone_is_said_at_once_and_comes_back() {
         nodes[2].kill();
         sees(&host, 1).await;
         let why = host.locks.why_away().unwrap();
-        assert!(why.starts_with("2 of 3 servers are away"), "{why}");
+        assert!(why.starts_with("2 of 3 servers cannot be reached"), "{why}");
         let begin = Instant::now();
         let refused = host.locks.acquire(B, want(30_000)).await;
         assert!(
