@@ -147,6 +147,22 @@ fn calls_fail_at_once_while_the_server_is_away_and_go_on_when_it_is_back() {
     assert_eq!(ok(&take())["held"], true);
 }
 
+#[test]
+fn server_that_says_nothing_is_away_until_it_speaks_again() {
+    let Some(postgres) = postgres() else { return };
+    let proxy = Proxy::to(postgres.port());
+    let url = format!("postgres://postgres@127.0.0.1:{}/shop", proxy.port());
+    let server = locks(&url).start();
+    let take = || server.get_json("/acquire?key=a&wait=60000");
+    assert_eq!(ok(&take())["held"], true);
+    proxy.be(Weather::Silent);
+    binding(&server, false);
+    assert_eq!(error(&take()), "unavailable");
+    proxy.be(Weather::Fair);
+    binding(&server, true);
+    assert_eq!(ok(&take())["held"], true);
+}
+
 /// Two servers with the databases and locks in common; of the first one the locks can be cut off.
 fn pair(postgres: &Postgres) -> (Server, Server, Proxy) {
     postgres.query("shop", "CREATE TABLE t (who text)");

@@ -464,6 +464,23 @@ mod tests {
     }
 
     #[test]
+    fn locks_are_in_one_redis_in_several_or_in_postgresql() {
+        for (url, backend, shown) in [
+            ("redis://a/1", "redis", "redis://a/1"),
+            (
+                "redis://me@a,rediss://b,valkey://c:1?x=y",
+                "redis",
+                "redis://a,rediss://b,valkey://c:1",
+            ),
+            ("postgres://me@a/shop", "postgres", "postgres://a/shop"),
+        ] {
+            let bindings = load(&[&format!("lock.default={url}")]).unwrap();
+            let (_, bound) = bindings.list().next().unwrap();
+            assert_eq!((&*bound.backend, &*bound.shown), (backend, shown));
+        }
+    }
+
+    #[test]
     fn lock_space_database_and_queue_are_bound_apart() {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("list.toml");
