@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// The shortest and the longest pause before it is looked whether a lock is free that nobody said was released.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -204,7 +204,10 @@ impl LeasedLocks {
             };
             let renewed = match by {
                 _ if !lease.holds(now) => Ok(false),
-                Some(by) => self.prolong(guard, by).await,
+                // An answer that comes when it is over is none.
+                Some(by) => timeout_at(lease.until(), self.prolong(guard, by))
+                    .await
+                    .unwrap_or(Ok(false)),
                 None => Ok(true),
             };
             let Some((lease, _)) = known(&self) else {
