@@ -264,8 +264,8 @@ fn key_of_the_same_hash_costs_waiting_and_nothing_else() {
     test(async |postgres| {
         let host = Host::new(postgres, "one").await;
         let mut alone = be_alone(postgres, 3);
-        let taken = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted";
-        while postgres.query("locks", taken) != "1" {
+        let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        while postgres.query("locks", sleeping) != "1" {
             tokio::task::yield_now().await;
         }
         assert_eq!(

@@ -200,7 +200,14 @@ fn lock_is_had_by_two_when_the_server_that_both_majorities_have_in_common_has_fo
         assert!(second > first, "{second} after {first}");
         // The first one learns of it as soon as it asks.
         let asked = async {
-            assert_eq!(one.locks.extend(A, 30_000).await, Err(LockError::Lost));
+            let told = loop {
+                match one.locks.extend(A, 30_000).await {
+                    // It has yet to connect to the one that was away.
+                    Err(LockError::Unavailable(_)) => tokio::task::yield_now().await,
+                    told => break told,
+                }
+            };
+            assert_eq!(told, Err(LockError::Lost));
             assert_eq!(one.lost.recv().await, Some(A));
         };
         stopped.run_until(asked).await;
