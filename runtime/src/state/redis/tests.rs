@@ -1,6 +1,7 @@
 //! What is Redis' own, on a real one: the rest is `conformance`'s.
 
 mod several;
+mod tokens;
 
 use super::Nodes;
 use crate::state::lock::leased::LeasedLocks;
