@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row, Statement};
 
-/// How long wrun waits for an answer. The server stops what takes longer before that.
+/// How long wrun waits for an answer. A wait for others ends before that.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
 /// What was committed so long ago is on the disk, also if nobody waited for that: thrice `wal_writer_delay`, which is 200 ms
