@@ -33,8 +33,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// What a session begins with: each statement sees what was committed before it, and none waits long for others. That has no
-/// limit for statements: it would cut short the wait of a COMMIT for a standby, and that is told as a success.
+/// What a session begins with: each statement sees what was committed before it, and none waits long for others. There is no
+/// other limit: it would cut short the wait of a COMMIT for a standby, which PostgreSQL tells as a success.
 const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c statement_timeout=0 -c lock_timeout=1s \
     -c idle_in_transaction_session_timeout=3s";
 
