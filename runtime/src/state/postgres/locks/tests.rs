@@ -118,7 +118,13 @@ fn server_that_waits_is_served_though_another_one_wants_the_key_again_and_again(
         other.locks.contends().await;
         let busy = async {
             for number in 0.. {
-                let next = one.locks.acquire(guard(number + 1), want(30_000));
+                // Another instance: one does not wait for itself.
+                let owner = number + 1;
+                let request = Acquire {
+                    owner,
+                    ..want(30_000)
+                };
+                let next = one.locks.acquire(guard(owner), request);
                 one.locks.release(guard(number)).await.unwrap();
                 next.await.unwrap();
             }
