@@ -1,12 +1,13 @@
 //! What a queue is to the rest of wrun: messages, deliveries, outcomes, and the seam behind which messages are kept.
 //!
 //! `lanes` is a pure state machine that says who handles what and when, and `desk` gives it a clock. `embedded` keeps the
-//! messages in a database of this machine, `postgres::queue` in one of a server.
+//! messages in a database of this machine, `postgres::queue` in one of a server, `redis::queue` in Redis or Valkey.
 
 pub(super) mod content;
 pub mod desk;
 pub mod embedded;
 pub mod lanes;
+pub(super) mod sharing;
 pub mod stored;
 
 use super::BoxFuture;

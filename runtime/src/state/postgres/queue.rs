@@ -20,15 +20,15 @@ use super::error::{is_broken, of_commit, to_db_error};
 use super::migrate::make_ready;
 use crate::config::shared;
 use crate::failure::Failure;
+use crate::state::BoxFuture;
 use crate::state::db::DbError;
 use crate::state::lock::SessionId;
 use crate::state::queue::desk::{Desk, Found, Shelf, Sink};
-use crate::state::queue::lanes::{Entry, Lanes};
+use crate::state::queue::lanes::Lanes;
+use crate::state::queue::sharing::{self, Bell};
 use crate::state::queue::stored::Change;
 use crate::state::queue::{Message, Peeked, Queue, QueueError, QueueStatus, Settled};
 use crate::state::remote::pool::Pool;
-use crate::state::{BoxFuture, wall_ms};
-use line::Bell;
 use room::Room;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -184,9 +184,9 @@ impl Table {
         }
     }
 
-    /// Returns the id of a message that is known outside. No label has a colon, so none of an embedded queue is like it.
+    /// Returns the id of a message that is known outside.
     fn outside(&self, id: i64) -> String {
-        format!("{}:{id}", self.label)
+        sharing::outside(&self.label, id)
     }
 
     /// Returns what begins a transaction beside which no other one claims messages of the queue, or lets them out.
@@ -197,7 +197,7 @@ impl Table {
         )
     }
 
-    /// There are messages, or there may be: those who wait here look, and if it is not all theirs, those elsewhere.
+    /// There are messages, or there may be.
     fn ring(&self) {
         self.bell.ring();
     }
@@ -227,28 +227,11 @@ impl Shelf for Rows {
     }
 
     fn inside(&self, id: &str) -> Option<i64> {
-        let row = id.strip_prefix(&self.0.label)?.strip_prefix(':')?;
-        row.parse().ok()
+        sharing::inside(&self.0.label, id)
     }
 
-    /// What nobody here has room for is given back.
     fn dealt(&self, lanes: &mut Lanes) -> Vec<Change> {
-        let counts = lanes.counts();
-        let left = match counts.messages > counts.in_flight {
-            true => lanes.purge(),
-            false => Vec::new(),
-        };
-        let wanted = lanes.wanted();
-        if wanted.0 > self.0.wanted.replace(wanted).0 {
-            self.0.bell.wake();
-        }
-        let give_back = |entry: Entry| Change::Retry {
-            id: entry.id,
-            attempts: entry.attempts,
-            ready_at_ms: wall_ms(),
-            alone: entry.alone,
-        };
-        left.into_iter().map(give_back).collect()
+        sharing::give_back(lanes, &self.0.wanted, &self.0.bell)
     }
 }
 

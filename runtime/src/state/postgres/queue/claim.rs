@@ -10,15 +10,10 @@
 use super::Table;
 use super::line::Line;
 use crate::state::queue::lanes::Entry;
+use crate::state::queue::sharing::{CLAIM_MAX, LOOK_MAX};
 use futures_util::future::join5;
 use std::time::Duration;
 use tokio_postgres::{Client, Error, Row, Statement};
-
-/// Messages that a claim takes at most.
-const CLAIM_MAX: u64 = 500;
-
-/// Messages that a claim looks at, beside those that it can take.
-const LOOK_MAX: u64 = 100;
 
 /// Lets out the first message of each key.
 const LET_OUT: &str = "\

@@ -4,14 +4,10 @@
 use super::Table;
 use super::line::Line;
 use crate::state::db::DbError;
+use crate::state::queue::sharing::LEASE;
 use futures_util::future::join3;
-use std::time::Duration;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
-
-/// How long a lease is good, and how often it is renewed.
-pub(super) const LEASE: Duration = Duration::from_secs(10);
-pub(super) const RENEW: Duration = Duration::from_secs(3);
 
 const REGISTER: &str = "INSERT INTO wrun.holders (holder, queue, server, until) \
     VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 second')";

@@ -5,28 +5,20 @@
 //! transactions: those that notify would commit one after the other.
 
 use super::claim::Statements;
-use super::lease::RENEW;
 use super::{SILENT, Table, make_ready, to_db_error};
 use crate::state::db::DbError;
 use crate::state::postgres::Address;
 use crate::state::postgres::connection::Connection;
 use crate::state::queue::desk::Desk;
+use crate::state::queue::sharing::{CLAIMS_MAX, PAUSE, POLL, RENEW, SWEEP, is_due};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Notification;
-
-/// How often it is looked whether there is something that nobody told of, and whether the server is there.
-const POLL: Duration = Duration::from_secs(1);
-
-/// How often it is looked whether something was left behind: by a server that ended before it let out what waits behind the
-/// last message that it settled, or by a connection that broke before it told what was claimed.
-const SWEEP: Duration = Duration::from_secs(30);
 
 /// How often dedup ids are forgotten that are too old.
 const TIDY: Duration = Duration::from_secs(60);
@@ -34,35 +26,10 @@ const TIDY: Duration = Duration::from_secs(60);
 /// A server that does not answer for so long is taken to be away.
 const SILENCE_MAX: Duration = Duration::from_secs(7);
 
-/// How long to leave it alone after that.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Claims in a row, until something else is looked at.
-const CLAIMS_MAX: usize = 20;
-
 /// The channel of all queues of a database.
 const CHANNEL: &str = "wrun_queue";
 
 const FORGET: &str = "DELETE FROM wrun.dedup WHERE at < clock_timestamp() - interval '5 min'";
-
-/// Wakes the line up.
-#[derive(Default)]
-pub(super) struct Bell {
-    work: Notify,
-    /// Others are to be told, too.
-    tells: AtomicBool,
-}
-
-impl Bell {
-    pub(super) fn wake(&self) {
-        self.work.notify_one();
-    }
-
-    pub(super) fn ring(&self) {
-        self.tells.store(true, Ordering::Relaxed);
-        self.wake();
-    }
-}
 
 /// The connection, and what is due on it.
 pub(super) struct Line {
@@ -147,6 +114,8 @@ impl Line {
         if !reaped.is_empty() {
             table.freed.borrow_mut().extend(reaped);
         }
+        // Left behind by a server that ended before it let out what waits behind the last message that it settled, or by a
+        // connection that broke before it told what was claimed.
         if is_due(&self.sweep_at, SWEEP) {
             let known = desk.known();
             self.give_up_unknown(table, holder, &known)
@@ -158,7 +127,7 @@ impl Line {
             let client = &self.connection.client;
             client.batch_execute(FORGET).await.map_err(failed)?;
         }
-        let tells = table.bell.tells.swap(false, Ordering::Relaxed);
+        let tells = table.bell.tells();
         if !tells && table.wanted.get().0 == 0 && table.freed.borrow().is_empty() {
             return Ok(POLL);
         }
@@ -237,14 +206,4 @@ impl Line {
         );
         self.connection.client.batch_execute(&tell).await
     }
-}
-
-/// Tells whether a time has come; then it comes again after `every`.
-fn is_due(at: &Cell<Instant>, every: Duration) -> bool {
-    let now = Instant::now();
-    let is_due = now >= at.get();
-    if is_due {
-        at.set(now + every);
-    }
-    is_due
 }

@@ -145,7 +145,7 @@ fn lease_that_is_renewed_holds_for_longer_than_it_is() {
         one.send([(None, "1".to_owned())]).await;
         let first = one.take().await;
         other.queue.credit(FIRST, 1, 1);
-        let longer = lease::LEASE + Duration::from_secs(3);
+        let longer = sharing::LEASE + Duration::from_secs(3);
         assert!(timeout(longer, other.delivered.recv()).await.is_err());
         one.settle(&first, Outcome::Ack);
         while one.queue.status().await.unwrap().messages > 0 {
@@ -162,7 +162,7 @@ fn state_process_that_is_replaced_hands_out_at_once_what_the_one_before_it_held(
         let first = one.take().await;
         drop(one);
         let mut again = Server::new(postgres, "a").await;
-        let second = timeout(lease::LEASE / 2, again.take()).await.unwrap();
+        let second = timeout(sharing::LEASE / 2, again.take()).await.unwrap();
         assert_eq!((second.id, second.attempt), (first.id, 1));
     });
 }
