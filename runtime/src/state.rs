@@ -12,6 +12,7 @@ mod migrations;
 pub mod mysql;
 pub mod operator;
 pub mod postgres;
+mod presence;
 pub mod protocol;
 pub mod queue;
 pub mod redis;

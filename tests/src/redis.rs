@@ -38,6 +38,15 @@ impl Redis {
         Self::with(&["--appendonly", "no"])
     }
 
+    /// Starts one for a test that has every write on the disk before it answers.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn durable() -> Option<Self> {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
     /// Starts one with these settings.
     ///
     /// # Panics

@@ -28,9 +28,9 @@ pub type Secret = Zeroizing<String>;
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct BindingArgs {
     /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…), a queue in PostgreSQL
-    /// (queue.LABEL=postgres://…) or locks in Redis (lock.LABEL=redis://…), in the majority of several
-    /// (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); in place of the URL there may
-    /// be env:NAME or file:PATH, which hold it; repeatable
+    /// (queue.LABEL=postgres://…) or Redis (queue.LABEL=redis://…), locks in Redis (lock.LABEL=redis://…), in the majority of
+    /// several (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); in place of the URL
+    /// there may be env:NAME or file:PATH, which hold it; repeatable
     #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
     pub bind: Vec<String>,
     /// Read further bindings from this file: under [db], [lock] and [queue], LABEL = "URL"
@@ -413,7 +413,8 @@ mod tests {
             (&["topic.default=amqp://x"], "--bind db.LABEL=URL"),
             (&["queue.jobs=amqp://x"], "postgres://"),
             (&["queue.nowhere=postgres://x/y"], "[queues.nowhere]"),
-            (&["queue.jobs=mysql://x/y"], "postgres://"),
+            (&["queue.jobs=mysql://x/y"], "redis://"),
+            (&["queue.jobs=redis://:s3cret@x"], "WRUN_BIND_QUEUE_JOBS"),
             (&["db.default=mssql://x/y"], "mysql://"),
             (&["db.default=redis://x"], "postgres://"),
             (&["lock.default=mysql://x/y"], "redis://"),

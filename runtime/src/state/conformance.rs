@@ -12,6 +12,7 @@ mod postgres;
 mod postgres_locks;
 mod queues;
 mod redis;
+mod redis_queue;
 
 use super::BoxFuture;
 use super::db::{Database, Value};
@@ -172,6 +173,10 @@ fn queues_conform() {
     table.run::<Embedded>(queues::cases());
     if let Some(server) = postgres::Server::start() {
         table.run::<Bound>(queues::cases());
+        drop(server);
+    }
+    if let Some(server) = redis_queue::Server::start() {
+        table.run::<redis_queue::Bound>(queues::cases());
         drop(server);
     }
     table.finish();

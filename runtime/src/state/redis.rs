@@ -1,4 +1,5 @@
-//! Locks in Redis or Valkey, which other servers of wrun's may share: in one server, or in the majority of several.
+//! Locks in Redis or Valkey, which other servers of wrun's may share: in one server, or in the majority of several; `queue`
+//! has its queues.
 //!
 //! Knows how locks are taken, renewed and given back there; who waits for them here is `lock::leased`'s. A server may forget
 //! a lock: docs/redis.md says what holds then.
@@ -9,6 +10,7 @@ mod line;
 mod majority;
 mod names;
 mod nodes;
+mod queue;
 mod scripts;
 
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod tests;
 pub use address::Address;
 pub use inspect::{Inspection, inspect};
 pub(in crate::state) use nodes::Nodes;
+pub use queue::RedisQueue;
 
 /// How many servers keep locks of one space, at most.
 const NODES_MAX: usize = 9;

@@ -6,7 +6,6 @@
 mod accept;
 mod bound;
 mod configure;
-mod lock_place;
 mod outbox;
 mod peer;
 mod returning;

@@ -46,7 +46,10 @@ impl Kind {
         match (self, scheme) {
             (_, "postgres" | "postgresql") => Some("postgres"),
             (Self::Db, "mysql" | "mariadb") => Some("mysql"),
-            (Self::Lock, "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix") => Some("redis"),
+            (
+                Self::Lock | Self::Queue,
+                "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix",
+            ) => Some("redis"),
             _ => None,
         }
     }
@@ -55,7 +58,7 @@ impl Kind {
     pub(super) fn example(self) -> &'static str {
         match self {
             Self::Db => "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE",
-            Self::Queue => "postgres://USER@HOST:PORT/DATABASE",
+            Self::Queue => "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER",
             Self::Lock => {
                 "redis://USER@HOST:PORT/NUMBER, redis://A,redis://B,redis://C, postgres://USER@HOST:PORT/DATABASE"
             }

@@ -8,7 +8,6 @@
 mod contest;
 mod lease;
 pub(in crate::state) mod ledger;
-pub(in crate::state) mod presence;
 pub(in crate::state) mod waiting;
 
 use super::embedded::{EmbeddedLocks, Outside};
@@ -17,9 +16,9 @@ use crate::failure::Failure;
 use crate::ipc::Reach;
 use crate::state::BoxFuture;
 use crate::state::db::Fence;
+use crate::state::presence::Connections;
 use lease::Lease;
 use ledger::Ledger;
-use presence::Connections;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::{pending, ready};

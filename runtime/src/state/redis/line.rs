@@ -1,14 +1,15 @@
-//! The connection to a server: kept up, watched, made again with a growing pause; and the news of released locks on it.
+//! The connection to a server: kept up, watched, made again with a growing pause; and the news that come on it.
 //!
 //! Nobody waits for a server that is away: whoever asks meanwhile is told why.
 
 use super::address::Address;
-use super::scripts::Scripts;
-use crate::state::lock::leased::presence::Presence;
-use crate::state::lock::leased::waiting::Waiting;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use crate::state::presence::Presence;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, FromRedisValue, PushInfo, PushKind, RedisError, ScriptInvocation, Value,
+    AsyncConnectionConfig, FromRedisValue, PushInfo, PushKind, RedisError, Script,
+    ScriptInvocation, Value,
 };
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,14 +33,28 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Line(Rc<Inner>);
 
 struct Inner {
-    label: String,
+    /// The binding, such as `lock.default`.
+    name: String,
     address: Address,
     channel: String,
-    /// What the names of locks begin with.
-    prefix: String,
-    scripts: Scripts,
+    /// Is told what comes on the channel.
+    on_news: Box<dyn Fn(&str)>,
+    scripts: Vec<Script>,
     presence: Presence<MultiplexedConnection>,
-    waiting: Waiting,
+}
+
+/// Why a script has no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    /// The server could not be asked.
+    #[error("{0}")]
+    Away(String),
+    /// It did nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody knows what became of it.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 /// A connection, and what comes of itself on it. Dropped, it ends.
@@ -56,23 +71,22 @@ impl Drop for Live {
 }
 
 impl Line {
-    /// Returns a line on which nobody has connected yet. Released locks, whose names begin with `prefix`, are told on
-    /// `channel`.
+    /// Returns a line on which nobody has connected yet; what is told on `channel` is news, and the scripts are known when
+    /// there is a connection.
     pub(super) fn new(
-        label: String,
+        name: String,
         address: Address,
         channel: String,
-        prefix: String,
-        waiting: Waiting,
+        scripts: Vec<Script>,
+        on_news: Box<dyn Fn(&str)>,
     ) -> Self {
         Self(Rc::new(Inner {
-            label,
+            name,
             address,
             channel,
-            prefix,
-            scripts: Scripts::default(),
+            on_news,
+            scripts,
             presence: Presence::new(),
-            waiting,
         }))
     }
 
@@ -85,13 +99,31 @@ impl Line {
         &self.0.channel
     }
 
-    pub(super) fn scripts(&self) -> &Scripts {
-        &self.0.scripts
-    }
-
     /// Whether there is a connection, and which.
     pub(super) fn presence(&self) -> &Presence<MultiplexedConnection> {
         &self.0.presence
+    }
+
+    /// Connects for the first time, for `what`. If it `is_again`, because the state process was replaced, the server may be
+    /// away.
+    pub(super) async fn first(&self, what: &str, is_again: bool) -> Result<Option<Live>, Failure> {
+        let name = &self.0.name;
+        match self.connect().await {
+            Ok(live) => {
+                self.is_here(&live);
+                Ok(Some(live))
+            }
+            Err(why) if is_again => {
+                tracing::warn!(bound = name, why, "goes on without its server");
+                Ok(None)
+            }
+            Err(why) => {
+                let what = format!("{what}: Redis: {why}");
+                Err(Failure::new(ExitCode::Unavailable, what).hint(format!(
+                    "check the binding {name}, and that Redis or Valkey runs there"
+                )))
+            }
+        }
     }
 
     /// Connects, and makes the connection ready.
@@ -111,7 +143,7 @@ impl Line {
             driver,
         };
         let ready = async {
-            for script in self.scripts().all() {
+            for script in &self.0.scripts {
                 script.load_async(&mut live.connection).await?;
             }
             live.connection.subscribe(self.channel()).await
@@ -149,7 +181,7 @@ impl Line {
         loop {
             tokio::select! {
                 push = live.pushes.recv() => match push {
-                    Some(push) if push.kind == PushKind::Message => self.wake(&push.data),
+                    Some(push) if push.kind == PushKind::Message => self.hear(&push.data),
                     Some(push) if push.kind == PushKind::Disconnection => {
                         return "the connection broke".to_owned();
                     }
@@ -171,19 +203,29 @@ impl Line {
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, String> {
-        let mut connection = self.0.presence.connection()?;
-        let ran = script.invoke_async(&mut connection).await;
-        ran.map_err(|error| whole(&error))
+        self.ask(script).await.map_err(|failed| failed.to_string())
     }
 
-    fn wake(&self, message: &[Value]) {
-        // The channel, and the name of the lock.
-        let lock = message
+    /// Does so, and tells apart whether nothing was done or nobody knows.
+    pub(super) async fn ask<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, Failed> {
+        let mut connection = self.0.presence.connection().map_err(Failed::Away)?;
+        let ran = script.invoke_async(&mut connection).await;
+        ran.map_err(|error| match is_refusal(&error) {
+            true => Failed::Refused(whole(&error)),
+            false => Failed::Unknown(whole(&error)),
+        })
+    }
+
+    fn hear(&self, message: &[Value]) {
+        // The channel, and what it is about.
+        let news = message
             .get(1)
-            .and_then(|lock| String::from_redis_value_ref(lock).ok());
-        let key = lock.as_deref();
-        if let Some(key) = key.and_then(|lock| lock.strip_prefix(&self.0.prefix)) {
-            self.0.waiting.wake(key);
+            .and_then(|news| String::from_redis_value_ref(news).ok());
+        if let Some(news) = news {
+            (self.0.on_news)(&news);
         }
     }
 
@@ -192,14 +234,14 @@ impl Line {
         // The first one is no news, and the server's URL is the first line on stderr.
         if self.0.presence.is_here(live.connection.clone()) {
             let node = self.place();
-            tracing::info!(lock = self.0.label, node, "Redis is back");
+            tracing::info!(bound = self.0.name, node, "Redis is back");
         }
     }
 
     fn is_away(&self, why: String) {
         if self.0.presence.is_away(why.clone()) {
             let node = self.place();
-            tracing::warn!(lock = self.0.label, node, why, "Redis is away");
+            tracing::warn!(bound = self.0.name, node, why, "Redis is away");
         }
     }
 }
@@ -223,6 +265,20 @@ pub(super) async fn open(
     let opened = MultiplexedConnection::new_with_config(&address.login, socket, config).await;
     let (connection, driver) = opened.map_err(|error| whole(&error))?;
     Ok((connection, pushes, tokio::task::spawn_local(driver)))
+}
+
+/// Tells whether the server has done nothing of what it was asked for, and not something of it.
+fn is_refusal(error: &RedisError) -> bool {
+    match error.code() {
+        // Before Redis 7 what is refused in a script is told as an error of the script.
+        Some("ERR") => {
+            let text = error.to_string();
+            let codes = ["-OOM ", "-READONLY ", "-MISCONF ", "-NOREPLICAS "];
+            codes.iter().any(|code| text.contains(code))
+        }
+        None | Some("WRONGTYPE") => false,
+        Some(_) => true,
+    }
 }
 
 /// Returns an error with its detail.

@@ -10,14 +10,15 @@ use super::address::Address;
 use super::line::{ANSWER_MAX, Line};
 use super::majority::{Count, Heard, Said, Tally};
 use super::names::Names;
+use super::scripts::Scripts;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::ipc::Reach;
 use crate::state::BoxFuture;
 use crate::state::lock::Acquire;
 use crate::state::lock::leased::ledger::{Answer, Identity, Ledger};
-use crate::state::lock::leased::presence::Connections;
 use crate::state::lock::leased::waiting::Waiting;
+use crate::state::presence::Connections;
 use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all, select_all};
 use futures_util::stream::FuturesUnordered;
@@ -40,6 +41,7 @@ const LATE_MAX: Duration = Duration::from_millis(10);
 /// The servers.
 pub(in crate::state) struct Nodes {
     names: Names,
+    scripts: Scripts,
     nodes: Vec<Line>,
     waiting: Waiting,
     /// To which servers something was sent that gives an owner its locks.
@@ -52,15 +54,22 @@ impl Nodes {
     /// Takes servers that are somewhere, an odd number; nobody is asked yet whether they are there.
     pub(in crate::state) fn new(space: &str, addresses: Vec<Address>, identity: Identity) -> Self {
         let names = Names::new(space, identity);
-        let waiting = Waiting::default();
+        let (waiting, scripts) = (Waiting::default(), Scripts::default());
         let line = |address: Address| {
             let channel = names.channel(address.login.db());
-            let (label, prefix) = (space.to_owned(), names.prefix());
-            Line::new(label, address, channel, prefix, waiting.clone())
+            let (waiting, prefix) = (waiting.clone(), names.prefix());
+            let on_news = move |lock: &str| {
+                if let Some(key) = lock.strip_prefix(&prefix) {
+                    waiting.wake(key);
+                }
+            };
+            let name = format!("lock.{space}");
+            Line::new(name, address, channel, scripts.all(), Box::new(on_news))
         };
         Self {
             nodes: addresses.into_iter().map(line).collect(),
             names,
+            scripts,
             waiting,
             sent: RefCell::default(),
             keepers: RefCell::default(),
@@ -86,21 +95,20 @@ impl Nodes {
 
     /// Asks some servers at once, until it is decided and those that answer about as fast were heard, too: on whichever of
     /// them a lock is known to be, that one may be missed.
-    async fn ask<'a, T: FromRedisValue>(
-        &'a self,
+    async fn ask<T: FromRedisValue>(
+        &self,
         nodes: impl IntoIterator<Item = usize>,
-        question: impl Fn(&'a Line) -> ScriptInvocation<'a>,
+        question: &ScriptInvocation<'_>,
         patience: Duration,
         is_decided: impl Fn(&Tally<T>) -> bool,
     ) -> Tally<T> {
         let ask_one = |node: usize| {
             let line = &self.nodes[node];
-            let script = question(line);
             async move {
                 let Some(connection) = line.presence().number() else {
                     return Heard::Away(line.presence().why_away().unwrap_or_default());
                 };
-                match timeout(patience, line.run::<T>(&script)).await {
+                match timeout(patience, line.run::<T>(question)).await {
                     Ok(Ok(what)) => Heard::Said(Said {
                         node,
                         connection,

@@ -130,7 +130,7 @@ impl Default for Scripts {
 }
 
 impl Scripts {
-    pub(super) fn all(&self) -> [&Script; 6] {
+    pub(super) fn all(&self) -> Vec<Script> {
         let Self {
             acquire,
             raise,
@@ -140,5 +140,7 @@ impl Scripts {
             sweep,
         } = self;
         [acquire, raise, extend, restore, release, sweep]
+            .map(Clone::clone)
+            .into()
     }
 }

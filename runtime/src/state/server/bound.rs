@@ -1,9 +1,13 @@
-//! A database of a server that a label is bound to, whichever kind of server that is.
+//! A database of a server that a label is bound to, whichever kind of server that is; `queue` has the queues.
+
+pub(super) mod locks;
+pub(super) mod queue;
 
 use crate::failure::Failure;
 use crate::state::db::Database;
 use crate::state::mysql::{self, Mysql};
-use crate::state::postgres::{self, Postgres, PostgresQueue};
+use crate::state::postgres::{self, Postgres};
+use queue::BoundQueue;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -88,10 +92,9 @@ impl BoundDatabase {
     }
 
     /// Lets transactions send to a queue, if it is kept in the same database.
-    pub(super) fn know(&self, label: &str, queue: &PostgresQueue) {
-        match self {
-            Self::Postgres(postgres) => postgres.know(label, queue),
-            Self::Mysql(_) => {}
+    pub(super) fn know(&self, label: &str, queue: &BoundQueue) {
+        if let (Self::Postgres(postgres), BoundQueue::Postgres(queue)) = (self, queue) {
+            postgres.know(label, queue);
         }
     }
 

@@ -1,9 +1,7 @@
 //! The servers that labels are bound to: where they are, and what reaching them takes.
 
-use super::bound::Place;
-use super::lock_place::LockPlace;
+use super::bound::{Place, locks, queue};
 use crate::config::Secret;
-use crate::state::postgres;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,8 +9,8 @@ use std::path::PathBuf;
 #[derive(Default)]
 pub(super) struct Servers {
     databases: BTreeMap<String, Result<Place, String>>,
-    locks: BTreeMap<String, Result<LockPlace, String>>,
-    queues: BTreeMap<String, Result<postgres::Address, String>>,
+    locks: BTreeMap<String, Result<locks::Place, String>>,
+    queues: BTreeMap<String, Result<queue::Place, String>>,
     /// What this server of wrun's is known by to them.
     pub(super) identity: String,
 }
@@ -26,9 +24,9 @@ impl Servers {
             if let Some(label) = name.strip_prefix("db.") {
                 databases.insert(label.to_owned(), Place::parse(&url));
             } else if let Some(label) = name.strip_prefix("lock.") {
-                locks.insert(label.to_owned(), LockPlace::parse(&url));
+                locks.insert(label.to_owned(), locks::Place::parse(&url));
             } else if let Some(label) = name.strip_prefix("queue.") {
-                queues.insert(label.to_owned(), postgres::Address::parse(&url));
+                queues.insert(label.to_owned(), queue::Place::parse(&url));
             }
         }
         Self {
@@ -46,13 +44,13 @@ impl Servers {
     }
 
     /// Returns where a space of locks is, or why nobody can tell.
-    pub(super) fn locks(&self, label: &str) -> Result<LockPlace, String> {
+    pub(super) fn locks(&self, label: &str) -> Result<locks::Place, String> {
         let found = self.locks.get(label).cloned();
         found.unwrap_or_else(|| Err(MISSING.to_owned()))
     }
 
     /// Returns where a queue is, or why nobody can tell.
-    pub(super) fn queue(&self, label: &str) -> Result<postgres::Address, String> {
+    pub(super) fn queue(&self, label: &str) -> Result<queue::Place, String> {
         let found = self.queues.get(label).cloned();
         found.unwrap_or_else(|| Err(MISSING.to_owned()))
     }
@@ -60,39 +58,39 @@ impl Servers {
     /// Returns the TCP ports that are connected to.
     pub(super) fn ports(&self) -> Vec<u16> {
         let databases = self.reached_databases().flat_map(Place::ports);
-        let queues = self.reached_queues().flat_map(postgres::Address::ports);
+        let queues = self.reached_queues().flat_map(queue::Place::ports);
         databases
             .chain(queues)
-            .chain(self.reached_locks().flat_map(LockPlace::ports))
+            .chain(self.reached_locks().flat_map(locks::Place::ports))
             .collect()
     }
 
     /// Returns the folders of the Unix sockets that are connected to.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
         let databases = self.reached_databases().flat_map(Place::sockets);
-        let queues = self.reached_queues().flat_map(postgres::Address::sockets);
+        let queues = self.reached_queues().flat_map(queue::Place::sockets);
         databases
             .chain(queues)
-            .chain(self.reached_locks().flat_map(LockPlace::sockets))
+            .chain(self.reached_locks().flat_map(locks::Place::sockets))
             .collect()
     }
 
     /// Tells whether a name has to be resolved.
     pub(super) fn resolves(&self) -> bool {
         self.reached_databases().any(Place::resolves)
-            || self.reached_queues().any(postgres::Address::resolves)
-            || self.reached_locks().any(LockPlace::resolves)
+            || self.reached_queues().any(queue::Place::resolves)
+            || self.reached_locks().any(locks::Place::resolves)
     }
 
     fn reached_databases(&self) -> impl Iterator<Item = &Place> {
         self.databases.values().filter_map(|it| it.as_ref().ok())
     }
 
-    fn reached_queues(&self) -> impl Iterator<Item = &postgres::Address> {
+    fn reached_queues(&self) -> impl Iterator<Item = &queue::Place> {
         self.queues.values().filter_map(|it| it.as_ref().ok())
     }
 
-    fn reached_locks(&self) -> impl Iterator<Item = &LockPlace> {
+    fn reached_locks(&self) -> impl Iterator<Item = &locks::Place> {
         self.locks.values().filter_map(|it| it.as_ref().ok())
     }
 }

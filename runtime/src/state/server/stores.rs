@@ -3,11 +3,11 @@
 //! Opens nothing itself. What only the embedded engines can do is for operators and for `configure`.
 
 use super::bound::BoundDatabase;
+use super::bound::queue::BoundQueue;
 use crate::config::shared::Shared;
 use crate::ipc::Reach;
 use crate::state::db::Database;
 use crate::state::lock::spaces::Spaces;
-use crate::state::postgres::PostgresQueue;
 use crate::state::queue::Queue;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::sqlite::Sqlite;
@@ -32,7 +32,7 @@ pub(super) struct Stores {
     pub(super) databases: RefCell<BTreeMap<String, Sqlite>>,
     pub(super) bound: RefCell<BTreeMap<String, BoundDatabase>>,
     pub(super) queues: RefCell<BTreeMap<String, EmbeddedQueue>>,
-    pub(super) bound_queues: RefCell<BTreeMap<String, PostgresQueue>>,
+    pub(super) bound_queues: RefCell<BTreeMap<String, BoundQueue>>,
     granted: RefCell<HashMap<u64, Rc<Shared>>>,
     /// There is a new generation.
     granting: Notify,
@@ -118,7 +118,7 @@ impl Stores {
 
     pub(super) fn queue(&self, label: &str) -> Option<Rc<dyn Queue>> {
         if let Some(bound) = self.bound_queues.borrow().get(label) {
-            return Some(Rc::new(bound.clone()));
+            return Some(bound.queue());
         }
         let embedded = self.queues.borrow().get(label)?.clone();
         Some(Rc::new(embedded))

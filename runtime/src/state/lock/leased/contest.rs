@@ -2,10 +2,10 @@
 
 use super::lease::Lease;
 use super::ledger::{Answer, RETRY};
-use super::presence::Connections;
 use super::{Held, LeasedLocks};
 use crate::state::BoxFuture;
 use crate::state::lock::{Acquire, GuardId, LockError, Locks as _};
+use crate::state::presence::Connections;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};

@@ -1,11 +1,11 @@
 //! What keeps locks with a lease: a server, or several. What is common to all of them is `leased`'s.
 
-use super::presence::Connections;
 use super::waiting::Waiting;
 use crate::failure::Failure;
 use crate::ipc::Reach;
 use crate::state::BoxFuture;
 use crate::state::lock::{Acquire, LockError};
+use crate::state::presence::Connections;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;

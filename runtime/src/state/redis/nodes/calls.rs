@@ -3,7 +3,7 @@
 use super::{Line, Names, Nodes};
 use crate::state::lock::Acquire;
 use crate::state::lock::leased::ledger::{Answer, NEXT, RETRY};
-use crate::state::lock::leased::presence::Connections;
+use crate::state::presence::Connections;
 use crate::state::redis::majority::{Count, Tally};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -26,20 +26,16 @@ impl Nodes {
             self.names.next(&request.keys),
             self.names.own(),
         );
-        let acquire = |line| {
-            let line: &Line = line;
-            let mut acquire = line.scripts().acquire.prepare_invoke();
-            acquire.key(&fence).key(&next).key(&own).key(&locks);
-            acquire.arg(owner).arg(request.ttl_ms).arg(&identity.server);
-            acquire.arg(u8::from(request.wait_ms > 0));
-            acquire.arg(NEXT.as_millis() as u64);
-            acquire
-        };
+        let mut acquire = self.scripts.acquire.prepare_invoke();
+        acquire.key(&fence).key(&next).key(&own).key(&locks);
+        acquire.arg(owner).arg(request.ttl_ms).arg(&identity.server);
+        acquire.arg(u8::from(request.wait_ms > 0));
+        acquire.arg(NEXT.as_millis() as u64);
         self.note_sent(self.sent.borrow_mut().entry(owner.to_owned()).or_default());
         let is_granted = |(token, _): &(u64, i64)| *token > 0;
         // Whoever is refused hears all of them, so as to know whether there is something to give back.
         let decided = |tally: &Tally<(u64, i64)>| tally.count(is_granted) >= majority;
-        let tally = self.ask(self.all(), acquire, patience, decided).await;
+        let tally = self.ask(self.all(), &acquire, patience, decided).await;
         let granted: Vec<_> = tally
             .said
             .iter()
@@ -79,14 +75,10 @@ impl Nodes {
         patience: Duration,
     ) -> Result<Answer, String> {
         let (fence, majority) = (self.names.fence(), self.count().majority());
-        let raise = |line| {
-            let line: &Line = line;
-            let mut raise = line.scripts().raise.prepare_invoke();
-            raise.key(&fence).key(locks).arg(owner).arg(token);
-            raise
-        };
+        let mut raise = self.scripts.raise.prepare_invoke();
+        raise.key(&fence).key(locks).arg(owner).arg(token);
         let decided = |noted: &Tally<bool>| noted.count(|it| *it) >= majority;
-        let noted = self.ask(nodes, raise, patience, decided).await;
+        let noted = self.ask(nodes, &raise, patience, decided).await;
         let yes = noted.said.iter().filter(|it| it.what);
         let yes: Vec<_> = yes.map(|it| (it.node, it.connection)).collect();
         match yes.len() >= majority {
@@ -111,17 +103,13 @@ impl Nodes {
         let locks = self.names.locks(keys);
         let (Count(count), majority) = (self.count(), self.count().majority());
         let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        let extend = |line| {
-            let line: &Line = line;
-            let mut extend = line.scripts().extend.prepare_invoke();
-            extend.key(&locks).arg(owner).arg(ms);
-            extend
-        };
+        let mut extend = self.scripts.extend.prepare_invoke();
+        extend.key(&locks).arg(owner).arg(ms);
         let had = |what: &i64| *what == 1;
         let is_lost = |tally: &Tally<i64>| tally.count(|it| !had(it)) > count - majority;
         let decided = |tally: &Tally<i64>| tally.count(had) >= majority || is_lost(tally);
         let patience = self.patience(by);
-        let tally = self.ask(self.all(), extend, patience, decided).await;
+        let tally = self.ask(self.all(), &extend, patience, decided).await;
         if tally.count(had) < majority {
             return match is_lost(&tally) {
                 true => Ok(None),
@@ -153,14 +141,10 @@ impl Nodes {
             None => return,
         }
         let own = self.names.own();
-        let restore = |line| {
-            let line: &Line = line;
-            let mut restore = line.scripts().restore.prepare_invoke();
-            restore.key(&own).key(locks).arg(owner).arg(ms);
-            restore
-        };
+        let mut restore = self.scripts.restore.prepare_invoke();
+        restore.key(&own).key(locks).arg(owner).arg(ms);
         // If it fails there is a next time.
-        self.ask(nodes, restore, patience, |_: &Tally<bool>| false)
+        self.ask(nodes, &restore, patience, |_: &Tally<bool>| false)
             .await;
     }
 
@@ -179,7 +163,7 @@ impl Nodes {
             return;
         }
         let locks = self.names.locks(keys);
-        let mut release = line.scripts().release.prepare_invoke();
+        let mut release = self.scripts.release.prepare_invoke();
         release.key(self.names.own()).key(&locks);
         release.arg(owner).arg(line.channel());
         let mut released = line.run::<usize>(&release).await;
@@ -198,7 +182,7 @@ impl Nodes {
         let Names { identity, .. } = &self.names;
         loop {
             line.presence().back().await;
-            let mut sweep = line.scripts().sweep.prepare_invoke();
+            let mut sweep = self.scripts.sweep.prepare_invoke();
             sweep.key(self.names.own()).arg(identity.of_server());
             sweep.arg(&identity.process).arg(line.channel());
             match line.run::<u64>(&sweep).await {

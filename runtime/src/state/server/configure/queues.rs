@@ -4,7 +4,7 @@ use super::{Configurator, wrong_url};
 use crate::config::shared::{self, Bound, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::state::postgres::PostgresQueue;
+use crate::state::server::bound::queue::BoundQueue;
 
 impl Configurator {
     /// Opens those that a generation needs.
@@ -35,11 +35,11 @@ impl Configurator {
             queue.configure(settings);
             return Ok(());
         }
-        let address = self.servers.queue(label);
-        let address = address.map_err(|why| wrong_url("queue", label, bound, &why))?;
+        let place = self.servers.queue(label);
+        let place = place.map_err(|why| wrong_url("queue", label, bound, &why))?;
         let (identity, sink) = (&self.servers.identity, self.sink(label));
-        let queue = PostgresQueue::new(label, settings, address, identity, sink);
-        match queue.prepare().await {
+        let queue = BoundQueue::new(label, settings, place, identity, sink);
+        match queue.prepare(is_again).await {
             Err(failure) if is_again && failure.code == ExitCode::Unavailable => {
                 tracing::warn!(queue = label, error = %failure, "goes on without its server");
             }

@@ -102,9 +102,14 @@ impl Session {
 /// There is no outbox that would bring messages from one database to another.
 fn elsewhere(queue: &str, bound: &Bound, db: &str) -> QueueError {
     let shown = &bound.shown;
+    let instead = match &*bound.backend {
+        // It is no database.
+        "redis" => "send after the commit".to_owned(),
+        _ => format!("bind db.{db} to the same one, or send after the commit"),
+    };
     QueueError::Invalid(format!(
         "queue {queue} is bound to {shown}, database {db} is not: a transaction can only send to a queue in its own \
-         database; bind db.{db} to the same one, or send after the commit"
+         database; {instead}"
     ))
 }
 

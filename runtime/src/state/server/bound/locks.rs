@@ -11,15 +11,15 @@ use std::rc::Rc;
 
 /// Where they are.
 #[derive(Clone)]
-pub(super) enum LockPlace {
+pub(in crate::state::server) enum Place {
     /// One server, or several of which a majority decides.
     Redis(Vec<redis::Address>),
     Postgres(Box<postgres::Address>),
 }
 
-impl LockPlace {
+impl Place {
     /// Reads a URL, or several. What is said of a wrong one does not repeat it.
-    pub(super) fn parse(urls: &str) -> Result<Self, String> {
+    pub(in crate::state::server) fn parse(urls: &str) -> Result<Self, String> {
         match urls.split_once("://") {
             Some(("postgres" | "postgresql", _)) => {
                 postgres::Address::parse(urls).map(|it| Self::Postgres(Box::new(it)))
@@ -29,7 +29,7 @@ impl LockPlace {
     }
 
     /// Takes the locks of a space; nobody is asked yet whether they are there. To be called within a `LocalSet`.
-    pub(super) fn open(
+    pub(in crate::state::server) fn open(
         self,
         space: &str,
         server: &str,
@@ -44,7 +44,7 @@ impl LockPlace {
     }
 
     /// Returns the TCP ports that are connected to.
-    pub(super) fn ports(&self) -> Vec<u16> {
+    pub(in crate::state::server) fn ports(&self) -> Vec<u16> {
         match self {
             Self::Redis(nodes) => nodes.iter().filter_map(redis::Address::port).collect(),
             Self::Postgres(address) => address.ports(),
@@ -52,7 +52,7 @@ impl LockPlace {
     }
 
     /// Returns the folders of the Unix sockets that are connected to.
-    pub(super) fn sockets(&self) -> Vec<PathBuf> {
+    pub(in crate::state::server) fn sockets(&self) -> Vec<PathBuf> {
         match self {
             Self::Redis(nodes) => nodes.iter().filter_map(redis::Address::socket).collect(),
             Self::Postgres(address) => address.sockets(),
@@ -60,7 +60,7 @@ impl LockPlace {
     }
 
     /// Tells whether a name has to be resolved.
-    pub(super) fn resolves(&self) -> bool {
+    pub(in crate::state::server) fn resolves(&self) -> bool {
         match self {
             Self::Redis(nodes) => nodes.iter().any(redis::Address::resolves),
             Self::Postgres(address) => address.resolves(),

@@ -1,0 +1,120 @@
+//! A queue of a server that a label is bound to, whichever kind of server that is.
+
+use crate::config::shared;
+use crate::failure::Failure;
+use crate::state::postgres::{self, PostgresQueue};
+use crate::state::queue::Queue;
+use crate::state::queue::desk::Sink;
+use crate::state::redis::{self, RedisQueue};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Where one is.
+#[derive(Clone)]
+pub(in crate::state::server) enum Place {
+    Postgres(Box<postgres::Address>),
+    Redis(Box<redis::Address>),
+}
+
+impl Place {
+    /// Reads a URL. What is said of a wrong one does not repeat it.
+    pub(in crate::state::server) fn parse(url: &str) -> Result<Self, String> {
+        match url.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => {
+                postgres::Address::parse(url).map(|it| Self::Postgres(Box::new(it)))
+            }
+            _ => redis::Address::parse(url).map(|it| Self::Redis(Box::new(it))),
+        }
+    }
+
+    /// Returns the TCP ports that it connects to.
+    pub(in crate::state::server) fn ports(&self) -> Vec<u16> {
+        match self {
+            Self::Postgres(address) => address.ports(),
+            Self::Redis(address) => address.port().into_iter().collect(),
+        }
+    }
+
+    /// Returns the folders of the Unix sockets that it connects to.
+    pub(in crate::state::server) fn sockets(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Postgres(address) => address.sockets(),
+            Self::Redis(address) => address.socket().into_iter().collect(),
+        }
+    }
+
+    /// Tells whether a name has to be resolved.
+    pub(in crate::state::server) fn resolves(&self) -> bool {
+        match self {
+            Self::Postgres(address) => address.resolves(),
+            Self::Redis(address) => address.resolves(),
+        }
+    }
+}
+
+/// One that is open. Clones are the same.
+#[derive(Clone)]
+pub(in crate::state::server) enum BoundQueue {
+    Postgres(PostgresQueue),
+    Redis(RedisQueue),
+}
+
+impl BoundQueue {
+    /// Takes it; nobody is asked yet whether it is there. `server` is the same for all state processes that follow each other
+    /// in one server, and only for them. To be called within a `LocalSet`.
+    pub(in crate::state::server) fn new(
+        label: &str,
+        settings: &shared::Queue,
+        place: Place,
+        server: &str,
+        sink: Sink,
+    ) -> Self {
+        match place {
+            Place::Postgres(address) => {
+                Self::Postgres(PostgresQueue::new(label, settings, *address, server, sink))
+            }
+            Place::Redis(address) => {
+                Self::Redis(RedisQueue::new(label, settings, *address, server, sink))
+            }
+        }
+    }
+
+    /// Finds out whether it is there. If it `is_again`, because the state process was replaced, it may be away.
+    pub(in crate::state::server) async fn prepare(&self, is_again: bool) -> Result<(), Failure> {
+        match self {
+            Self::Postgres(queue) => queue.prepare().await,
+            Self::Redis(queue) => queue.prepare(is_again).await,
+        }
+    }
+
+    /// Works by other settings from now on.
+    pub(in crate::state::server) fn configure(&self, settings: &shared::Queue) {
+        match self {
+            Self::Postgres(queue) => queue.configure(settings),
+            Self::Redis(queue) => queue.configure(settings),
+        }
+    }
+
+    pub(in crate::state::server) fn queue(&self) -> Rc<dyn Queue> {
+        match self {
+            Self::Postgres(queue) => Rc::new(queue.clone()),
+            Self::Redis(queue) => Rc::new(queue.clone()),
+        }
+    }
+
+    /// Says why the server cannot be reached, if it cannot.
+    pub(in crate::state::server) fn why_away(&self) -> Option<String> {
+        match self {
+            Self::Postgres(queue) => queue.why_away(),
+            Self::Redis(queue) => queue.why_away(),
+        }
+    }
+
+    /// Writes down what was settled, gives back what is held here, and ends its connections.
+    pub(in crate::state::server) async fn close(&self) {
+        match self {
+            Self::Postgres(queue) => queue.close().await,
+            Self::Redis(queue) => queue.close().await,
+        }
+    }
+}
