@@ -6,6 +6,7 @@ mod bindings;
 mod confinement;
 mod disk;
 mod mysql;
+mod redis;
 mod system;
 mod tools;
 

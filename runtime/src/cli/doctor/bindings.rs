@@ -80,8 +80,8 @@ async fn redis(name: &str, shown: &str, urls: &Secret) -> Vec<Finding> {
             false => name.to_owned(),
         };
         findings.extend(match redis::inspect(address).await {
-            Ok(found) if several => of_redis_of_several(&name, shown, &found),
-            Ok(found) => of_redis(&name, shown, &found),
+            Ok(found) if several => super::redis::of_several(&name, shown, &found),
+            Ok(found) => super::redis::findings(&name, shown, &found),
             Err(why) => vec![away(&name, shown, &why, "Redis or Valkey")],
         });
     }
@@ -97,79 +97,6 @@ fn away(name: &str, shown: &str, why: &str, product: &str) -> Finding {
     Finding::new(name, Status::Missing, format!("{shown}: {why}")).next(format!(
         "check the binding {name}, and that {product} runs there"
     ))
-}
-
-fn of_redis(name: &str, shown: &str, found: &redis::Inspection) -> Vec<Finding> {
-    let about =
-        |what: &str, status, text: &str| Finding::new(format!("{name} {what}"), status, text);
-    let server = format!("{} {} at {shown}", found.product, found.version);
-    let tls = found.is_encrypted.then_some("used");
-    let mut findings = vec![
-        Finding::new(name, Status::Ok, server),
-        encryption(name, tls, found.is_local, "use rediss:// in the URL"),
-        log(name, found),
-    ];
-    if !found.takes_writes {
-        let finding = about("writes", Status::Missing, "it takes no writes: a replica");
-        findings.push(finding.next("bind the primary server"));
-    }
-    if found.is_cluster {
-        let text = "it is part of a cluster, of which wrun knows one node";
-        let finding = about("cluster", Status::Off, text);
-        findings.push(finding.next("bind a server that is no cluster"));
-    }
-    match found.eviction.as_deref() {
-        None | Some("noeviction") => {}
-        Some(policy) => {
-            let text = format!("{policy}: locks are thrown away when memory is short");
-            let finding = about("eviction", Status::Off, &text);
-            findings.push(finding.next("set maxmemory-policy to noeviction"));
-        }
-    }
-    if found.replicas > 0 {
-        let text = format!(
-            "{} replicas, which may not know the last locks",
-            found.replicas
-        );
-        findings.push(about("replicas", Status::Info, &text));
-    }
-    findings
-}
-
-/// One of several that decide by majority must not come back empty: then a lock that one of them has forgotten can be had
-/// by two.
-fn of_redis_of_several(name: &str, shown: &str, found: &redis::Inspection) -> Vec<Finding> {
-    let mut findings = of_redis(name, shown, found);
-    if !found.has_log {
-        let finding = Finding::new(
-            format!("{name} restart"),
-            Status::Off,
-            "it comes back empty, and may be the one that makes a majority twice",
-        );
-        findings.push(finding.next(
-            "turn on appendonly with appendfsync always, or start it again only after the longest lease",
-        ));
-    }
-    findings
-}
-
-/// A server that forgets its locks in a crash gives them out twice; fences hold.
-fn log(name: &str, found: &redis::Inspection) -> Finding {
-    let name = format!("{name} durability");
-    let fsync = found.fsync.as_deref().unwrap_or("not known");
-    match found.has_log {
-        true if fsync == "always" => {
-            Finding::new(name, Status::Ok, "appendonly, appendfsync always")
-        }
-        true => Finding::new(
-            name,
-            Status::Info,
-            format!("appendonly, appendfsync {fsync}"),
-        )
-        .next("locks of the last moments are forgotten in a crash: commit with the guard"),
-        false => Finding::new(name, Status::Info, "none: a restart forgets all locks")
-            .next("commit with the guard, or turn on appendonly"),
-    }
 }
 
 fn of_postgres(name: &str, shown: &str, found: &postgres::Inspection) -> Vec<Finding> {
@@ -292,31 +219,5 @@ mod tests {
         };
         assert_eq!(status(&replica, "writes"), Some(Status::Missing));
         assert_eq!(status(&replica, "rights"), Some(Status::Missing));
-    }
-
-    #[test]
-    fn redis_that_may_forget_locks_says_so() {
-        let found = redis::Inspection {
-            product: "Redis",
-            version: "7.0".to_owned(),
-            is_encrypted: false,
-            is_local: true,
-            takes_writes: true,
-            replicas: 1,
-            is_cluster: false,
-            eviction: Some("allkeys-lru".to_owned()),
-            has_log: true,
-            fsync: Some("everysec".to_owned()),
-        };
-        let findings = of_redis("lock.x", "redis://x", &found);
-        let of = |what: &str| {
-            let name = format!("lock.x {what}");
-            let found = findings.iter().find(|finding| finding.name == name);
-            found.map(|finding| finding.status)
-        };
-        assert_eq!(of("eviction"), Some(Status::Off));
-        assert_eq!(of("durability"), Some(Status::Info));
-        assert_eq!(of("replicas"), Some(Status::Info));
-        assert_eq!((of("writes"), of("cluster")), (None, None));
     }
 }
