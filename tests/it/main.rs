@@ -50,6 +50,7 @@ mod queue;
 mod quotas;
 mod recycle;
 mod redis;
+mod redis_queue;
 mod redlock;
 mod reload;
 mod requests;
