@@ -296,9 +296,15 @@ fn redis_that_is_away_is_said_to_be_at_once_and_is_back_by_itself() {
 }
 
 #[test]
-fn redis_that_is_away_at_the_start_is_said_to_be() {
+fn redis_that_is_away_or_takes_no_writes_at_the_start_is_said_to_be() {
     let outcome = sender("redis://127.0.0.1:1", "").fail();
     outcome.fails_after_its_log_with(69, &["queue jobs", "refused", "queue.jobs"]);
+    let Some(redis) = Redis::for_test() else {
+        return;
+    };
+    redis.call(&["REPLICAOF", "127.0.0.1", "1"]);
+    let outcome = sender(&redis.url(0), "").fail();
+    outcome.fails_after_its_log_with(69, &["queue jobs", "cannot be claimed", "queue.jobs"]);
 }
 
 #[test]

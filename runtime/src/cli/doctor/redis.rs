@@ -90,6 +90,12 @@ fn log_of_messages(name: &str, found: &Inspection) -> Finding {
     let name = format!("{name} durability");
     let next = "set appendonly yes and appendfsync always, or expect messages to be lost";
     match (found.has_log, fsync(found)) {
+        (true, "always") if found.pauses_fsync => Finding::new(
+            name,
+            Status::Off,
+            "appendfsync always, but no-appendfsync-on-rewrite yes: not while the log is written anew",
+        )
+        .next("set no-appendfsync-on-rewrite no"),
         (true, "always") => Finding::new(name, Status::Ok, ALWAYS),
         (true, UNKNOWN) => Finding::new(
             name,
@@ -137,6 +143,7 @@ mod tests {
             eviction: Some("allkeys-lru".to_owned()),
             has_log: true,
             fsync: Some("everysec".to_owned()),
+            pauses_fsync: false,
         }
     }
 
@@ -173,5 +180,11 @@ mod tests {
             };
             assert_eq!(status("queue.x", &found, "durability"), Some(expected));
         }
+        let found = Inspection {
+            fsync: Some("always".to_owned()),
+            pauses_fsync: true,
+            ..found()
+        };
+        assert_eq!(status("queue.x", &found, "durability"), Some(Status::Off));
     }
 }

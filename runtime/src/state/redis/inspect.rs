@@ -32,6 +32,8 @@ pub struct Inspection {
     pub has_log: bool,
     /// `appendfsync`, where it may be asked.
     pub fsync: Option<String>,
+    /// Whether nothing is synced while the log is written anew.
+    pub pauses_fsync: bool,
 }
 
 /// Asks a server; the error is why it cannot be reached. To be called in a runtime of tokio's.
@@ -49,17 +51,21 @@ async fn ask(address: &Address) -> Result<Inspection, String> {
         .query_async::<String>(&mut connection)
         .await;
     let told = told.map_err(|error| error.to_string())?;
-    let fsync = redis::cmd("CONFIG")
+    let settings = redis::cmd("CONFIG")
         .arg("GET")
-        .arg("appendfsync")
+        .arg("*appendfsync*")
         .to_owned();
     // Hosted ones do not tell.
-    let fsync = fsync
+    let settings = settings
         .query_async::<HashMap<String, String>>(&mut connection)
         .await;
+    let mut settings = settings.unwrap_or_default();
     driver.abort();
     Ok(Inspection {
-        fsync: fsync.ok().and_then(|mut all| all.remove("appendfsync")),
+        fsync: settings.remove("appendfsync"),
+        pauses_fsync: settings
+            .get("no-appendfsync-on-rewrite")
+            .is_some_and(|it| it == "yes"),
         is_encrypted: address.is_encrypted(),
         is_local: address.is_local(),
         ..read(&told)
@@ -89,6 +95,7 @@ fn read(told: &str) -> Inspection {
         eviction: (number("maxmemory") > 0).then(|| word("maxmemory_policy").to_owned()),
         has_log: number("aof_enabled") == 1,
         fsync: None,
+        pauses_fsync: false,
     }
 }
 

@@ -27,7 +27,8 @@ mod tests;
 use super::Address;
 use super::line::{Failed, Line};
 use crate::config::shared;
-use crate::failure::Failure;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, OrFail as _};
 use crate::state::BoxFuture;
 use crate::state::lock::SessionId;
 use crate::state::queue::desk::{Desk, Found, Shelf, Sink, to_the_end};
@@ -120,13 +121,22 @@ impl RedisQueue {
         }
     }
 
-    /// Connects for the first time. If it `is_again`, because the state process was replaced, the server may be away.
+    /// Connects for the first time, and begins the lease: a server that takes no writes is of no use. If it `is_again`, because
+    /// the state process was replaced, the server may be away.
     pub async fn prepare(&self, is_again: bool) -> Result<(), Failure> {
         if !self.keeper.borrow().line.is_empty() {
             return Ok(());
         }
-        let (line, what) = (&self.store.line, format!("queue {}", self.store.label));
-        let live = line.first(&what, is_again).await?;
+        let (line, label) = (&self.store.line, &self.store.label);
+        let live = line.first(&format!("queue {label}"), is_again).await?;
+        if live.is_some() && !is_again {
+            let holder = self.store.hold().await.or_fail(ExitCode::Unavailable, || {
+                format!("queue {label}: Redis: messages cannot be claimed")
+            });
+            let hint = format!("check what the server of the binding queue.{label} is and allows");
+            let holder = holder.map_err(|failure| failure.hint(hint))?;
+            self.store.holder.replace(Some(holder));
+        }
         let mut keeper = self.keeper.borrow_mut();
         keeper.line.spawn_local(line.clone().keep(live));
         let rounds = rounds::keep(self.store.clone(), self.desk.clone());
