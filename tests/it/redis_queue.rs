@@ -92,6 +92,18 @@ fn two_servers_share_a_queue_and_lose_nothing_while_workers_are_killed() {
 }
 
 #[test]
+fn two_servers_lose_nothing_while_their_state_processes_are_killed() {
+    let Some(redis) = Redis::for_test() else {
+        return;
+    };
+    let url = redis.url(0);
+    let (one, other) = (server(&url).start(), server(&url).start());
+    let history = queue_history::record_at(&[&one, &other], 12, Victims::State);
+    assert_sound(&history);
+    assert!(history.kills > 0);
+}
+
+#[test]
 fn check_notices_a_message_that_is_lost_and_one_out_of_order() {
     let Some(redis) = Redis::for_test() else {
         return;
