@@ -19,6 +19,7 @@ use crate::state::{BoxFuture, Millis, wall_ms};
 use journal::Journal;
 use outgoing::{Batch, Outgoing};
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -110,6 +111,16 @@ impl Desk {
     pub(in crate::state) fn add(&self, entries: impl IntoIterator<Item = Entry>) {
         self.lanes.borrow_mut().add(entries);
         self.run();
+    }
+
+    /// Takes messages that were claimed of a shelf that others use, too, but for those of which it is not written here what became
+    /// of them before, and returns these: either that is written for the new claim, or nobody here knows that they are held.
+    pub(in crate::state) fn add_claimed(&self, entries: Vec<Entry>) -> Vec<i64> {
+        let settled: HashSet<i64> = self.journal.ids().into_iter().collect();
+        let is_late = |entry: &Entry| settled.contains(&entry.id);
+        let (late, entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_late);
+        self.add(entries);
+        late.into_iter().map(|entry| entry.id).collect()
     }
 
     pub(in crate::state) fn credit(&self, session: SessionId, batch: u32, batches: u32) {

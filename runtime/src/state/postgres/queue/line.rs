@@ -11,7 +11,7 @@ use crate::state::postgres::Address;
 use crate::state::postgres::connection::Connection;
 use crate::state::queue::desk::Desk;
 use crate::state::queue::sharing::{CLAIMS_MAX, PAUSE, POLL, RENEW, SWEEP, is_due};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub(super) struct Line {
     renew_at: Cell<Instant>,
     sweep_at: Cell<Instant>,
     tidy_at: Cell<Instant>,
+    /// What was claimed while it was being written what became of it before.
+    late: RefCell<Vec<i64>>,
 }
 
 /// Keeps up a line for as long as it is polled.
@@ -103,6 +105,7 @@ impl Line {
             renew_at: Cell::new(now),
             sweep_at: Cell::new(now),
             tidy_at: Cell::new(now + TIDY),
+            late: RefCell::default(),
         })
     }
 
@@ -114,30 +117,48 @@ impl Line {
         if !reaped.is_empty() {
             table.freed.borrow_mut().extend(reaped);
         }
-        // Left behind by a server that ended before it let out what waits behind the last message that it settled, or by a
-        // connection that broke before it told what was claimed.
         if is_due(&self.sweep_at, SWEEP) {
-            let known = desk.known();
-            self.give_up_unknown(table, holder, &known)
-                .await
-                .map_err(failed)?;
-            self.let_all_out(table).await.map_err(failed)?;
+            self.sweep(table, desk, holder).await.map_err(failed)?;
         }
         if is_due(&self.tidy_at, TIDY) {
             let client = &self.connection.client;
             client.batch_execute(FORGET).await.map_err(failed)?;
         }
         let tells = table.bell.tells();
-        if !tells && table.wanted.get().0 == 0 && table.freed.borrow().is_empty() {
-            return Ok(POLL);
-        }
-        let next = self.claim_all(table, desk, holder).await?;
-        if tells && next.is_some() {
-            self.tell(table).await.map_err(failed)?;
+        let mut next = None;
+        if tells || table.wanted.get().0 > 0 || !table.freed.borrow().is_empty() {
+            next = self.claim_all(table, desk, holder).await?;
+            if tells && next.is_some() {
+                self.tell(table).await.map_err(failed)?;
+            }
         }
         // What nobody here wants is not waited for.
         let is_wanted = table.wanted.get().0 > 0;
-        Ok(next.filter(|_| is_wanted).unwrap_or(POLL))
+        let to_sweep = self
+            .sweep_at
+            .get()
+            .saturating_duration_since(Instant::now());
+        let next = next.filter(|_| is_wanted).unwrap_or(POLL);
+        Ok(next.min(to_sweep))
+    }
+
+    /// Sees to what was left behind: by a server that ended before it let out what waits behind the last message that it
+    /// settled, by a connection that broke before it told what was claimed, or by a claim that was beside an outcome.
+    async fn sweep(
+        &self,
+        table: &Table,
+        desk: &Desk,
+        holder: i64,
+    ) -> Result<(), tokio_postgres::Error> {
+        let known = desk.known();
+        self.give_up_unknown(table, holder, &known).await?;
+        self.let_all_out(table).await?;
+        let mut late = self.late.borrow_mut();
+        late.retain(|id| known.contains(id));
+        if !late.is_empty() {
+            self.sweep_at.set(Instant::now() + PAUSE);
+        }
+        Ok(())
     }
 
     /// Sees to it that there is a holder whose lease is good.
@@ -182,10 +203,11 @@ impl Line {
             };
             let has_more = !claimed.entries.is_empty() || claimed.parked > 0;
             next = claimed.next;
-            // One whose claim was lost in a crash of the server may be settled already.
-            let settled = desk.journal.ids();
-            let entries = claimed.entries.into_iter();
-            desk.add(entries.filter(|entry| !settled.contains(&entry.id)));
+            let late = desk.add_claimed(claimed.entries);
+            if !late.is_empty() {
+                self.sweep_at.set(Instant::now() + PAUSE);
+                self.late.borrow_mut().extend(late);
+            }
             let is_wanted = table.wanted.get().0 > 0;
             if !is_wanted || next != Some(Duration::ZERO) {
                 break;

@@ -162,18 +162,11 @@ impl Rounds {
             };
             let is_empty = claimed.entries.is_empty();
             next = claimed.next;
-            // What became of some is being written: it is written for this claim, or they are given back.
-            let settled: HashSet<i64> = desk.journal.ids().into_iter().collect();
-            let (late, entries): (Vec<_>, Vec<_>) = claimed
-                .entries
-                .into_iter()
-                .partition(|entry| settled.contains(&entry.id));
+            let late = desk.add_claimed(claimed.entries);
             if !late.is_empty() {
                 self.sweep_at.set(Instant::now() + PAUSE);
-                let late = late.into_iter().map(|entry| entry.id);
                 self.late.borrow_mut().extend(late);
             }
-            desk.add(entries);
             let is_wanted = store.wanted.get().0 > 0;
             if !is_wanted || is_empty || next != Some(Duration::ZERO) {
                 break;
