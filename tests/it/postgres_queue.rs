@@ -12,7 +12,7 @@ use wrun_tests::postgres::Postgres;
 use wrun_tests::queue_history::{self, History};
 use wrun_tests::sale::{Sale, Way};
 use wrun_tests::state::{error, ok};
-use wrun_tests::{Launch, Outcome, SOON, eventually, folder, process};
+use wrun_tests::{Launch, Outcome, SOON, checkout, eventually, folder, process};
 
 /// Tries of the histories' messages, at most.
 const ATTEMPTS_MAX: u32 = 40;
@@ -137,6 +137,34 @@ fn order_and_its_message_are_one_transaction_at_two_servers() {
         victims: Victims::Both,
     };
     let report = sale.hold_at(&[&one, &other]);
+    assert!(report.faults.is_empty() && report.kills > 0, "{report:#?}");
+}
+
+#[test]
+fn payments_at_two_servers_are_exact_while_their_processes_and_postgres_are_killed() {
+    let Some(mut postgres) = postgres() else {
+        return;
+    };
+    let start = || {
+        let launch = wrun().serve(example("payments")).workers(2);
+        let url = postgres.url("jobs");
+        let launch = launch.flag("--bind", format!("db.default={url}"));
+        launch
+            .flag("--bind", format!("queue.payments={url}"))
+            .start()
+    };
+    let (one, other) = (start(), start());
+    let report = std::thread::scope(|scope| {
+        let paying = scope.spawn(|| checkout::run_at(&[&one, &other], 120, Victims::Both));
+        let charges = "SELECT count(*) FROM charge_log";
+        eventually("some are charged", SOON, || {
+            let charged: u32 = postgres.query("jobs", charges).parse().ok()?;
+            (charged > 5).then_some(())
+        });
+        postgres.kill();
+        postgres.start_again();
+        paying.join().expect("customers go on")
+    });
     assert!(report.faults.is_empty() && report.kills > 0, "{report:#?}");
 }
 

@@ -46,11 +46,22 @@ const CUSTOMERS: [&str; 3] = ["good", "flaky-2", "fraud"];
 
 /// Places `orders` orders, a few at a time, and waits until each is decided.
 pub fn run(server: &Server, orders: usize, victims: Victims) -> Report {
+    run_at(&[server], orders, victims)
+}
+
+/// Does so at several servers that share all there is.
+///
+/// # Panics
+///
+/// If there is no server.
+pub fn run_at(servers: &[&Server], orders: usize, victims: Victims) -> Report {
     const CLIENTS: usize = 16;
-    let murders = Murders::begin(server, victims);
+    let server = servers[0];
+    let murders = servers.iter().map(|it| Murders::begin(it, victims));
+    let murders: Vec<_> = murders.collect();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
-            let addr = server.addr();
+            let addr = servers[client % servers.len()].addr();
             let mine: Vec<usize> = (client..orders).step_by(CLIENTS).collect();
             thread::spawn(move || mine.into_iter().for_each(|number| place(addr, number)))
         })
@@ -58,7 +69,7 @@ pub fn run(server: &Server, orders: usize, victims: Victims) -> Report {
     for client in clients {
         client.join().expect("a client does not panic");
     }
-    let kills = murders.end();
+    let kills = murders.into_iter().map(Murders::end).sum();
     let stats = eventually("every order is decided", PATIENCE, || {
         Some(stats(server)).filter(|stats| stats.pending == 0)
     });
