@@ -11,6 +11,7 @@ use wrun_tests::lock_history::{self, Holding};
 use wrun_tests::murder::Victims;
 use wrun_tests::outcome::finding;
 use wrun_tests::postgres::Postgres;
+use wrun_tests::proxy::{Proxy, Weather};
 use wrun_tests::redis::Redis;
 use wrun_tests::sale::{Sale, Way};
 use wrun_tests::state::{error, ok};
@@ -58,6 +59,42 @@ fn sale_does_not_oversell_while_workers_and_state_process_are_killed() {
     assert!(report.faults.is_empty() && report.kills > 0, "{report:#?}");
     // There, and not in this process.
     assert!(redis.call(&["GET", "wrun:{default}:fence"]).len() > 10);
+}
+
+#[test]
+fn sale_is_exact_while_the_way_to_the_server_is_slow_silent_and_cut() {
+    let Some(redis) = Redis::for_test() else {
+        return;
+    };
+    let proxy = Proxy::to(redis.port());
+    let server = shop(&format!("redis://127.0.0.1:{}", proxy.port())).start();
+    // Buyers take turns, and each turn has its ways there and back: the sale takes seconds, however quick the machine is.
+    let slow = Weather::Slow(Duration::from_millis(10));
+    proxy.be(slow);
+    let report = std::thread::scope(|scope| {
+        let sale = scope.spawn(|| SALE.hold(&server));
+        let sold = |least: u64| {
+            eventually("some more are sold", SOON, || {
+                let stats: Value = serde_json::from_str(&server.get("/stats").text()).ok()?;
+                (stats["sold"].as_u64()? >= least || sale.is_finished()).then_some(())
+            });
+        };
+        sold(5);
+        proxy.be(Weather::Silent);
+        // It is found out to say nothing.
+        binding(&server, false);
+        proxy.be(slow);
+        binding(&server, true);
+        sold(15);
+        proxy.be(Weather::Cut);
+        binding(&server, false);
+        // Calls fail, and do not wait: until it is mended nobody would answer.
+        assert_eq!(server.post("/buy/lock", b"").status, 500);
+        proxy.be(Weather::Fair);
+        sale.join().expect("the sale goes on")
+    });
+    assert!(report.faults.is_empty(), "{report:#?}");
+    assert!(report.retries > 0, "{report:#?}");
 }
 
 #[test]

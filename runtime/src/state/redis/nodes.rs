@@ -178,7 +178,10 @@ impl Nodes {
             )));
         }
         for (line, connected) in self.nodes.iter().zip(connected) {
-            if let Err(why) = &connected {
+            // At the first start `wrun ps` says so: the URL is the first line on stderr.
+            if let Err(why) = &connected
+                && is_again
+            {
                 let node = line.place();
                 tracing::warn!(lock = space, node, why, "goes on without this server");
             }
