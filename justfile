@@ -59,6 +59,11 @@ state-faults rounds="1":
     cargo build --release --workspace
     target/release/state_faults {{rounds}}
 
+# Has three hosts in network namespaces share servers, cuts one off, kills another, and checks the books; needs root
+hosts:
+    cargo build --release --workspace
+    target/release/hosts
+
 # Runs every attack on the sandbox that there is a test for, and prints the table: attack, expected, held
 attacks:
     cargo run --release --package wrun-tests --bin attacks

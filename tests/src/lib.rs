@@ -15,6 +15,7 @@ mod engine;
 pub mod faults;
 pub mod guests;
 pub mod hostile;
+pub mod hosts;
 pub mod http1;
 pub mod http2;
 pub mod http_table;

@@ -120,6 +120,21 @@ impl Postgres {
         certificate
     }
 
+    /// Has it take connections from a network, too, without a password.
+    ///
+    /// # Panics
+    ///
+    /// If that cannot be written down.
+    pub fn serve_to(&mut self, network: &str) {
+        let rules = self.folder.join("data/pg_hba.conf");
+        let mut text = fs::read_to_string(&rules).expect("initdb made rules");
+        text += &format!("host all all {network} trust\n");
+        fs::write(&rules, text).expect("rules can be written");
+        self.settings.push("listen_addresses=*".to_owned());
+        self.stop();
+        self.start_again();
+    }
+
     /// Returns the URL of one of its databases.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
