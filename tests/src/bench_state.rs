@@ -3,8 +3,11 @@
 //! Says what is done and what came of it. How it is done is in the files of the contenders.
 
 pub mod clients;
+pub mod engines;
+pub mod mariadb;
 pub mod postgres;
 pub mod redis;
+pub mod redis_queue;
 pub mod subject;
 pub mod table;
 
@@ -84,6 +87,16 @@ pub const CELLS: [Cell; 9] = [
 ];
 
 impl Work {
+    /// All of it.
+    pub const ALL: [Self; 6] = [
+        Self::Lock,
+        Self::HotLock,
+        Self::Transaction,
+        Self::Batch,
+        Self::Send,
+        Self::Handle,
+    ];
+
     /// Says what is done.
     pub fn name(self) -> &'static str {
         match self {

@@ -51,10 +51,18 @@ impl MariaDb {
     ///
     /// If it is installed and does not serve.
     pub fn with(settings: &[&str]) -> Option<Self> {
+        Self::on(crate::folder(), settings)
+    }
+
+    /// Starts one with its data in this folder.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn on(scratch: TempDir, settings: &[&str]) -> Option<Self> {
         if !Path::new(DEBIAN).is_file() {
             return leave_out("what is kept in MariaDB", "MariaDB", INSTALL);
         }
-        let scratch = crate::folder();
         let folder = scratch.path().join("mariadb");
         fs::create_dir(&folder).expect("a folder can be made");
         // Its user has to get through, and others to its socket.
@@ -116,6 +124,11 @@ impl MariaDb {
             "mariadb://wrun@localhost/{database}?socket={}",
             socket.display()
         )
+    }
+
+    /// Returns what it says of itself.
+    pub fn version(&self) -> String {
+        format!("MariaDB {}", self.query("mysql", "SELECT VERSION()"))
     }
 
     /// Returns its port.

@@ -53,12 +53,20 @@ impl Redis {
     ///
     /// If it is installed and does not serve.
     pub fn with(settings: &[&str]) -> Option<Self> {
+        Self::on(crate::folder(), settings)
+    }
+
+    /// Starts one with its data in this folder.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn on(folder: TempDir, settings: &[&str]) -> Option<Self> {
         let version = Command::new(PROGRAM).arg("--version").output();
         if version.is_err() {
             return leave_out("what is kept in Redis", "Redis", INSTALL);
         }
         let port = free_port();
-        let folder = crate::folder();
         let settings: Vec<String> = settings.iter().map(|&it| it.to_owned()).collect();
         let process = spawn(&folder, port, &settings);
         // From here on `Drop` ends the process whatever happens.

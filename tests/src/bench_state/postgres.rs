@@ -2,7 +2,7 @@
 //! socket.
 
 use super::clients::fairness;
-use super::{Cell, Contender, Sample, Work};
+use super::{Cell, Contender, MESSAGES, Sample, Work};
 use crate::bench::figures::quantile;
 use crate::postgres;
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const SETUP: &str = "CREATE TABLE hot (id integer PRIMARY KEY, n bigint NOT NULL); \
-    CREATE TABLE sales (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, hot integer NOT NULL); \
-    INSERT INTO hot VALUES (1, 0)";
+    CREATE TABLE sales (hot integer NOT NULL); INSERT INTO hot VALUES (1, 0); \
+    CREATE TABLE jobs (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, body bytea NOT NULL)";
 
 const TRANSACTION: &str = "BEGIN;
 SELECT n FROM hot WHERE id = 1 FOR UPDATE;
@@ -22,10 +22,14 @@ INSERT INTO sales (hot) VALUES (1);
 COMMIT;
 ";
 
+/// As many messages as wrun's guest sends in one call.
+const SEND: &str = "INSERT INTO jobs (body) SELECT convert_to(repeat('x', 100), 'UTF8') FROM generate_series(1, 100);\n";
+
 /// A running PostgreSQL, and what pgbench has it do.
 pub struct Postgres {
     server: postgres::Postgres,
-    script: PathBuf,
+    transaction: PathBuf,
+    send: PathBuf,
 }
 
 impl Postgres {
@@ -41,9 +45,16 @@ impl Postgres {
     pub fn start(folder: &Path) -> Result<Self, String> {
         let server = postgres::Postgres::start(folder, &["fsync=on", "synchronous_commit=on"])?;
         server.query("postgres", SETUP);
-        let script = folder.join("hot.sql");
-        fs::write(&script, TRANSACTION).expect("the folder takes files");
-        Ok(Self { server, script })
+        let script = |name: &str, text: &str| {
+            let file = folder.join(name);
+            fs::write(&file, text).expect("the folder takes files");
+            file
+        };
+        Ok(Self {
+            server,
+            transaction: script("hot.sql", TRANSACTION),
+            send: script("send.sql", SEND),
+        })
     }
 
     /// Returns what it says of itself.
@@ -51,14 +62,22 @@ impl Postgres {
         self.server.version()
     }
 
-    fn transactions(&self, clients: usize, time: Duration) -> Result<Sample, String> {
+    /// Makes a database for wrun, and returns its URL.
+    pub fn database(&self, number: usize) -> String {
+        let name = format!("wrun{number}");
+        self.server.create(&name);
+        self.server.local_url(&name)
+    }
+
+    /// Has pgbench repeat a script.
+    fn repeat(&self, script: &Path, clients: usize, time: Duration) -> Result<Sample, String> {
         let log = TempDir::new().map_err(|error| error.to_string())?;
         let threads = clients.min(std::thread::available_parallelism().map_or(1, usize::from));
         let output = self
             .server
             .client("pgbench")
             .args(["-n", "-M", "prepared", "-l", "-f"])
-            .arg(&self.script)
+            .arg(script)
             .args(["-c", &clients.to_string(), "-j", &threads.to_string()])
             .args(["-T", &time.as_secs().max(1).to_string()])
             .current_dir(log.path())
@@ -86,13 +105,28 @@ impl Postgres {
     }
 }
 
-impl Contender for Postgres {
+impl Postgres {
+    fn send(&self, clients: usize, time: Duration) -> Result<Sample, String> {
+        let calls = self.repeat(&self.send, clients, time)?;
+        self.server.query("postgres", "TRUNCATE jobs");
+        Ok(Sample {
+            rate: calls.rate * MESSAGES as f64,
+            ..calls
+        })
+    }
+}
+
+impl Contender for &Postgres {
     fn name(&self) -> &'static str {
         "postgres"
     }
 
     fn run(&mut self, cell: Cell, time: Duration) -> Option<Result<Sample, String>> {
-        (cell.work == Work::Transaction).then(|| self.transactions(cell.clients, time))
+        match cell.work {
+            Work::Transaction => Some(self.repeat(&self.transaction, cell.clients, time)),
+            Work::Send => Some(self.send(cell.clients, time)),
+            _ => None,
+        }
     }
 }
 

@@ -64,6 +64,11 @@ impl Redis {
         Some(redis)
     }
 
+    /// Returns the URL of its socket.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket.display())
+    }
+
     /// Returns what it says of itself.
     pub fn version(&self) -> &str {
         &self.version
@@ -94,7 +99,7 @@ impl Redis {
     }
 }
 
-impl Contender for Redis {
+impl Contender for &Redis {
     fn name(&self) -> &'static str {
         "redis"
     }

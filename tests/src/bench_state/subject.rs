@@ -1,4 +1,5 @@
-//! wrun as a contender: the real binary serves the guest `bench_state`, which works in a loop for each request.
+//! wrun as a contender: the real binary serves the guest `bench_state`, which works in a loop for each request. What it
+//! shares is embedded, or kept by a server that its labels are bound to.
 
 use super::clients::{self, Share, Times};
 use super::{Cell, Contender, MESSAGES, Sample, Work};
@@ -32,8 +33,36 @@ const FIRST_MESSAGES: usize = 5000;
 const SHARED: &str = "[locks.default]\n[databases.default]\n[queues.jobs]\nmax-depth = 10000000\n";
 const CONSUMERS: &str = "[consumers.jobs]\n";
 
+/// Where a wrun keeps what is shared, and what it is measured at.
+pub struct Backing {
+    /// Of a server, `wrun/` and the name of the contender that is its native client.
+    pub name: &'static str,
+    /// What is done.
+    pub does: &'static [Work],
+    /// What labels are bound to, for two servers that share nothing.
+    pub binds: Box<dyn Fn(usize) -> Vec<String> + Sync>,
+}
+
+impl Backing {
+    /// Returns what a wrun has in itself.
+    pub fn embedded() -> Self {
+        Self::new("wrun", &Work::ALL, |_| Vec::new())
+    }
+
+    /// Returns one with what `binds` binds labels to.
+    pub fn new(
+        name: &'static str,
+        does: &'static [Work],
+        binds: impl Fn(usize) -> Vec<String> + Sync + 'static,
+    ) -> Self {
+        let binds = Box::new(binds);
+        Self { name, does, binds }
+    }
+}
+
 /// Two running servers: one that handles messages, one that does not.
 pub struct Subject {
+    backing: Backing,
     handling: Server,
     sending: Server,
     /// How much each cell does at a time, once it is known: operations of a request, or messages.
@@ -49,21 +78,25 @@ struct Figures {
 
 impl Subject {
     /// Starts the servers with their data in `folder`.
-    pub fn start(wrun: &Wrun, workers: usize, folder: &Path) -> Self {
+    pub fn start(wrun: &Wrun, workers: usize, folder: &Path, backing: Backing) -> Self {
         let component = guest("bench_state");
-        let serve = |name: &str, manifest: &str| {
-            let server = wrun
+        let name = backing.name.replace('/', "-");
+        let serve = |number: usize, role: &str, manifest: &str| {
+            let launch = wrun
                 .serve(&component)
                 .workers(workers)
                 .manifest(manifest)
-                .state(folder.join(name))
-                .start();
+                .state(folder.join(format!("{name}-{role}")));
+            let binds = (backing.binds)(number).into_iter();
+            let server = binds.fold(launch, |launch, bind| launch.flag("--bind", bind));
+            let server = server.start();
             server.get("/setup").ok();
             server
         };
         Self {
-            handling: serve("handling", &format!("{SHARED}{CONSUMERS}")),
-            sending: serve("sending", SHARED),
+            handling: serve(0, "handling", &format!("{SHARED}{CONSUMERS}")),
+            sending: serve(1, "sending", SHARED),
+            backing,
             sizes: HashMap::new(),
         }
     }
@@ -74,7 +107,9 @@ impl Subject {
             Work::Send => &self.sending,
             _ => &self.handling,
         };
-        let open = |number| Client::open(server, cell.work, number, operations);
+        let is_bound = !(self.backing.binds)(0).is_empty();
+        let target = target(cell.work, is_bound);
+        let open = |number| Client::open(server, &target, number, operations);
         let shares = clients::run(cell.clients, time, open, |mut client, end| {
             let begin = Instant::now();
             let mut pieces = Vec::new();
@@ -131,7 +166,8 @@ impl Subject {
         let left = AtomicUsize::new(messages.div_ceil(MESSAGES));
         let take = |left: usize| left.checked_sub(1);
         let begin = Instant::now();
-        let open = |number| Client::open(&self.handling, cell.work, number, 1);
+        let target = target(cell.work, false);
+        let open = |number| Client::open(&self.handling, &target, number, 1);
         let shares = clients::run(cell.clients, PATIENCE, open, |mut client, _| {
             let mut times = Vec::new();
             while left
@@ -162,17 +198,33 @@ impl Subject {
 
 impl Contender for Subject {
     fn name(&self) -> &'static str {
-        "wrun"
+        self.backing.name
     }
 
     fn run(&mut self, cell: Cell, time: Duration) -> Option<Result<Sample, String>> {
-        Some(match cell.work {
-            Work::Lock | Work::HotLock | Work::Transaction | Work::Batch => self
-                .operations(cell)
-                .and_then(|operations| self.drive(cell, operations, time)),
-            Work::Send => self.send(cell, time),
-            Work::Handle => self.handle(cell, time),
-        })
+        self.backing
+            .does
+            .contains(&cell.work)
+            .then(|| match cell.work {
+                Work::Lock | Work::HotLock | Work::Transaction | Work::Batch => self
+                    .operations(cell)
+                    .and_then(|operations| self.drive(cell, operations, time)),
+                Work::Send => self.send(cell, time),
+                Work::Handle => self.handle(cell, time),
+            })
+    }
+}
+
+/// Returns what does the work once. NUMBER is the client's.
+fn target(work: Work, is_bound: bool) -> String {
+    match work {
+        Work::Lock => "/lock?key=client-NUMBER&".to_owned(),
+        Work::HotLock => "/lock-hot?".to_owned(),
+        // As engines do it unless they are told otherwise.
+        Work::Transaction if is_bound => "/tx?isolation=read-committed&".to_owned(),
+        Work::Transaction => "/tx?".to_owned(),
+        Work::Batch => "/batch?".to_owned(),
+        Work::Send | Work::Handle => format!("/send?batch={MESSAGES}&"),
     }
 }
 
@@ -186,17 +238,11 @@ struct Client<'a> {
 impl<'a> Client<'a> {
     fn open(
         server: &'a Server,
-        work: Work,
+        target: &str,
         number: usize,
         operations: u32,
     ) -> Result<Self, String> {
-        let target = match work {
-            Work::Lock => format!("/lock?key=client-{number}&"),
-            Work::HotLock => "/lock-hot?".to_owned(),
-            Work::Transaction => "/tx?".to_owned(),
-            Work::Batch => "/batch?".to_owned(),
-            Work::Send | Work::Handle => format!("/send?batch={MESSAGES}&"),
-        };
+        let target = target.replace("NUMBER", &number.to_string());
         let request = format!("GET {target}n={operations} HTTP/1.1\r\nhost: bench.example\r\n\r\n");
         Ok(Self {
             server,

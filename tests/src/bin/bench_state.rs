@@ -1,4 +1,5 @@
-//! `just bench-state`: locks, databases and queues of the real binary beside Redis and PostgreSQL, in one run on one disk.
+//! `just bench-state`: locks, databases and queues of the real binary embedded and on Redis, PostgreSQL and MariaDB,
+//! beside these servers' own clients, in one run on one disk.
 //!
 //! Usage: bench_state [--seconds N] [--rounds N] [--workers N] [--only TEXT] [--binary FILE]
 
@@ -8,9 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use wrun_tests::bench::machine;
-use wrun_tests::bench_state::postgres::Postgres;
-use wrun_tests::bench_state::redis::{self, Redis};
-use wrun_tests::bench_state::subject::Subject;
+use wrun_tests::bench_state::engines::Engines;
 use wrun_tests::bench_state::table::Table;
 use wrun_tests::bench_state::{CELLS, Contender};
 use wrun_tests::{TempDir, Wrun, repository};
@@ -36,26 +35,10 @@ fn main() -> ExitCode {
     let folder = folder();
     let wrun = Wrun::new(&flags.binary);
     let version = wrun.run(["--version"]).ok();
-    let mut subject = Subject::start(&wrun, flags.workers, folder.path());
-    let mut redis = Redis::start(folder.path());
-    let mut postgres = Postgres::start(folder.path());
+    let engines = Engines::start(folder.path());
     let mut notes = vec![version.trim().to_owned()];
-    notes.push(redis.as_ref().map_or_else(
-        || format!("redis-server is missing: {}", redis::INSTALL),
-        |redis| redis.version().to_owned(),
-    ));
-    notes.push(match &postgres {
-        Ok(postgres) => postgres.version(),
-        Err(why) => why.clone(),
-    });
-    let mut contenders: Vec<&mut dyn Contender> = vec![&mut subject];
-    contenders.extend(redis.as_mut().map(|redis| redis as &mut dyn Contender));
-    contenders.extend(
-        postgres
-            .as_mut()
-            .ok()
-            .map(|peer| peer as &mut dyn Contender),
-    );
+    notes.extend(engines.notes());
+    let mut contenders = engines.contenders(&wrun, flags.workers, folder.path());
     let before = machine::load();
     let table = measure(&flags, &mut contenders);
     table.print();
@@ -77,7 +60,7 @@ fn main() -> ExitCode {
 }
 
 /// Has everybody do everything, in turn, so that what changes on the machine changes for all.
-fn measure(flags: &Flags, contenders: &mut [&mut dyn Contender]) -> Table {
+fn measure(flags: &Flags, contenders: &mut [Box<dyn Contender + '_>]) -> Table {
     let mut table = Table::default();
     let time = Duration::from_secs(flags.seconds);
     for round in 1..=flags.rounds {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use std::time::Instant;
-use wrun_sdk::db::{self, Database, Statement};
+use wrun_sdk::db::{self, Database, Isolation, Statement, TxOptions};
 use wrun_sdk::http::{Request, Response};
 use wrun_sdk::lock::{self, Guard};
 use wrun_sdk::queue::{self, Delivery, Message};
@@ -32,7 +32,8 @@ fn main(request: Request) -> Result<Response, Box<dyn std::error::Error>> {
         }
         "/tx" => {
             let db = db::open("default")?;
-            timed(n, || Ok(transaction(&db)?))
+            let isolation = query::text(&request, "isolation").map(|_| Isolation::ReadCommitted);
+            timed(n, || Ok(transaction(&db, isolation)?))
         }
         "/batch" => {
             let db = db::open("default")?;
@@ -73,11 +74,14 @@ fn ns(since: Instant) -> u64 {
 fn setup(db: &Database) -> Result<(), db::Error> {
     let statements = [
         "CREATE TABLE IF NOT EXISTS hot (id INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
-        "CREATE TABLE IF NOT EXISTS sales (id INTEGER PRIMARY KEY, hot INTEGER NOT NULL)",
-        "INSERT INTO hot (id, n) VALUES (1, 0) ON CONFLICT DO NOTHING",
+        "CREATE TABLE IF NOT EXISTS sales (hot INTEGER NOT NULL)",
+        "DELETE FROM hot",
+        "INSERT INTO hot (id, n) VALUES (1, 0)",
     ];
-    db.batch(&statements.map(|sql| Statement::new(sql, ())))
-        .map(drop)
+    for sql in statements {
+        db.execute(sql, ())?;
+    }
+    Ok(())
 }
 
 fn read(db: &Database) -> Result<(), db::Error> {
@@ -85,9 +89,13 @@ fn read(db: &Database) -> Result<(), db::Error> {
         .map(drop)
 }
 
-/// One row that everybody wants: BEGIN, SELECT … FOR UPDATE, UPDATE, INSERT, COMMIT, each a round trip.
-fn transaction(db: &Database) -> Result<(), db::Error> {
-    db.transaction(|tx| {
+/// One row that everybody wants, at another isolation than the default if that is named: BEGIN, SELECT … FOR UPDATE, UPDATE, INSERT, COMMIT, each a round trip.
+fn transaction(db: &Database, isolation: Option<Isolation>) -> Result<(), db::Error> {
+    let options = TxOptions {
+        isolation,
+        ..TxOptions::default()
+    };
+    db.transaction_with(options, &[], |tx| {
         let n: i64 = tx.query_one("SELECT n FROM hot WHERE id = 1 FOR UPDATE", ())?;
         tx.execute("UPDATE hot SET n = $1 WHERE id = 1", (n + 1,))?;
         tx.execute("INSERT INTO sales (hot) VALUES (1)", ())

@@ -1,0 +1,117 @@
+//! The servers that are measured: each driven by a client of its own, and by wrun whose labels are bound to it. Their data are
+//! in one folder, hence on one disk.
+
+use super::postgres::Postgres;
+use super::redis::Redis;
+use super::subject::{Backing, Subject};
+use super::{Contender, Work, mariadb, redis, redis_queue};
+use crate::launch::Wrun;
+use crate::mariadb::MariaDb;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// What is done with each kind of server.
+const WITH_REDIS: [Work; 4] = [Work::Lock, Work::HotLock, Work::Send, Work::Handle];
+// No batches: of those that are serializable nearly all would fail, and a batch is not repeated by itself.
+const WITH_POSTGRES: [Work; 5] = [
+    Work::Lock,
+    Work::HotLock,
+    Work::Transaction,
+    Work::Send,
+    Work::Handle,
+];
+const WITH_MARIADB: [Work; 2] = [Work::Transaction, Work::Batch];
+
+/// The database of Redis that its own client has; wrun's are before it.
+const OF_CLIENT: usize = 9;
+
+/// The servers that are installed.
+pub struct Engines {
+    /// In memory, for locks.
+    redis: Option<Redis>,
+    /// For queues.
+    durable: Option<crate::redis::Redis>,
+    postgres: Result<Postgres, String>,
+    mariadb: Option<MariaDb>,
+}
+
+impl Engines {
+    /// Starts them.
+    ///
+    /// # Panics
+    ///
+    /// If one is installed and does not serve.
+    pub fn start(folder: &Path) -> Self {
+        let own = || TempDir::new_in(folder).expect("the folder takes folders");
+        let syncs = ["--appendonly", "yes", "--appendfsync", "always"];
+        Self {
+            redis: Redis::start(folder),
+            durable: crate::redis::Redis::on(own(), &syncs),
+            postgres: Postgres::start(folder),
+            mariadb: MariaDb::on(own(), &[]),
+        }
+    }
+
+    /// Returns everybody: wrun alone first, then each server's own client and wrun with it.
+    pub fn contenders<'a>(
+        &'a self,
+        wrun: &Wrun,
+        workers: usize,
+        folder: &Path,
+    ) -> Vec<Box<dyn Contender + 'a>> {
+        let subject = |backing| Box::new(Subject::start(wrun, workers, folder, backing));
+        let mut all: Vec<Box<dyn Contender + 'a>> = vec![subject(Backing::embedded())];
+        if let (Some(locks), Some(queues)) = (&self.redis, &self.durable) {
+            all.push(Box::new(locks));
+            all.push(Box::new(redis_queue::Native::new(queues, OF_CLIENT)));
+            let (locks, queues) = (locks.url(), queues.local_url());
+            let binds = move |number: usize| {
+                let lock = format!("lock.default={locks}?db={number}");
+                vec![lock, format!("queue.jobs={queues}?db={number}")]
+            };
+            all.push(subject(Backing::new("wrun/redis", &WITH_REDIS, binds)));
+        }
+        if let Ok(postgres) = &self.postgres {
+            all.push(Box::new(postgres));
+            let urls: Vec<_> = (0..2).map(|number| postgres.database(number)).collect();
+            let binds = move |number: usize| {
+                let bind = |label| format!("{label}={}", urls[number]);
+                ["db.default", "lock.default", "queue.jobs"]
+                    .map(bind)
+                    .into()
+            };
+            all.push(subject(Backing::new(
+                "wrun/postgres",
+                &WITH_POSTGRES,
+                binds,
+            )));
+        }
+        if let Some(mariadb) = &self.mariadb {
+            all.push(Box::new(mariadb::Native::new(mariadb)));
+            let urls: Vec<_> = ["wrun0", "wrun1"]
+                .iter()
+                .map(|name| {
+                    mariadb.create(name);
+                    mariadb.local_url(name)
+                })
+                .collect();
+            let binds = move |number: usize| vec![format!("db.default={}", urls[number])];
+            all.push(subject(Backing::new("wrun/mariadb", &WITH_MARIADB, binds)));
+        }
+        all
+    }
+
+    /// Says what was measured, or why it was not.
+    pub fn notes(&self) -> Vec<String> {
+        let redis = self.redis.as_ref().map(|redis| redis.version().to_owned());
+        let mariadb = self.mariadb.as_ref().map(MariaDb::version);
+        vec![
+            redis.unwrap_or_else(|| format!("redis-server is missing: {}", redis::INSTALL)),
+            self.postgres
+                .as_ref()
+                .map_or_else(Clone::clone, Postgres::version),
+            mariadb
+                .unwrap_or_else(|| "MariaDB is missing: apt-get install mariadb-server".to_owned()),
+        ]
+    }
+}
