@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// What is done with each kind of server.
 const WITH_REDIS: [Work; 4] = [Work::Lock, Work::HotLock, Work::Send, Work::Handle];
-// No batches: of those that are serializable nearly all would fail, and a batch is not repeated by itself.
+// No batches: 128 at once on one row, serializable, are more than are put in an order by trying again.
 const WITH_POSTGRES: [Work; 5] = [
     Work::Lock,
     Work::HotLock,
