@@ -11,6 +11,7 @@ pub mod lock;
 mod migrations;
 pub mod mysql;
 pub mod operator;
+mod outbox;
 pub mod postgres;
 mod presence;
 pub mod protocol;

@@ -8,8 +8,8 @@ use super::{JsonArgs, ServerArgs};
 use crate::config::{Span, key_value};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
-use crate::state::protocol::{OperatorCall, Reply};
-use crate::state::queue::{BODY_MAX, Message, Peeked, QueueError, QueueStatus};
+use crate::state::protocol::{ListedQueue, OperatorCall, Reply};
+use crate::state::queue::{BODY_MAX, Message, Peeked, QueueStatus};
 use clap::Subcommand;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -203,22 +203,31 @@ fn print_count(reply: &Reply, json: bool, what: &str) -> Result<ExitCode, Failur
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Listed<'a> {
-    Known(&'a QueueStatus),
-    Unknown { queue: &'a str, error: String },
+    Known {
+        #[serde(flatten)]
+        status: &'a QueueStatus,
+        outbox: Option<u64>,
+    },
+    Unknown {
+        queue: &'a str,
+        error: String,
+        outbox: Option<u64>,
+    },
 }
 
 /// Prints all of them, and fails then if there is one of which nobody can tell how it stands.
-fn list(
-    queues: &[(String, Result<QueueStatus, QueueError>)],
-    json: bool,
-) -> Result<ExitCode, Failure> {
+fn list(queues: &[ListedQueue], json: bool) -> Result<ExitCode, Failure> {
     let listed: Vec<Listed<'_>> = queues
         .iter()
-        .map(|(queue, status)| match status {
-            Ok(status) => Listed::Known(status),
-            Err(error) => {
-                let error = error.to_string();
-                Listed::Unknown { queue, error }
+        .map(|listed| {
+            let outbox = listed.outbox;
+            match &listed.status {
+                Ok(status) => Listed::Known { status, outbox },
+                Err(error) => Listed::Unknown {
+                    queue: &listed.queue,
+                    error: error.to_string(),
+                    outbox,
+                },
             }
         })
         .collect();
@@ -226,8 +235,8 @@ fn list(
     let unknown: Vec<String> = listed
         .iter()
         .filter_map(|one| match one {
-            Listed::Known(_) => None,
-            Listed::Unknown { queue, error } => Some(format!("queue {queue}: {error}")),
+            Listed::Known { .. } => None,
+            Listed::Unknown { queue, error, .. } => Some(format!("queue {queue}: {error}")),
         })
         .collect();
     match unknown.is_empty() {
@@ -238,10 +247,14 @@ fn list(
 }
 
 fn overview(queues: &[Listed<'_>]) -> String {
-    let header = "QUEUE MESSAGES READY DELAYED IN-FLIGHT DEAD CONSUMERS OLDEST";
+    let header = "QUEUE MESSAGES READY DELAYED IN-FLIGHT DEAD CONSUMERS OLDEST OUTBOX";
     let header: Vec<&str> = header.split(' ').collect();
+    let waiting = |outbox: &Option<u64>| outbox.map_or("?".to_owned(), |count| count.to_string());
     let row = |one: &Listed<'_>| match one {
-        Listed::Known(queue) => vec![
+        Listed::Known {
+            status: queue,
+            outbox,
+        } => vec![
             queue.queue.clone(),
             queue.messages.to_string(),
             queue.ready.to_string(),
@@ -250,10 +263,12 @@ fn overview(queues: &[Listed<'_>]) -> String {
             queue.dead.to_string(),
             queue.consumers.to_string(),
             millis(queue.oldest_ms),
+            waiting(outbox),
         ],
-        Listed::Unknown { queue, .. } => {
-            let mut row = vec!["?".to_owned(); header.len()];
+        Listed::Unknown { queue, outbox, .. } => {
+            let mut row = vec!["?".to_owned(); header.len() - 1];
             (*queue).clone_into(&mut row[0]);
+            row.push(waiting(outbox));
             row
         }
     };

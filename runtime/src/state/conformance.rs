@@ -8,6 +8,7 @@ mod database;
 mod embedded;
 mod locks;
 mod mysql;
+mod outbox;
 mod postgres;
 mod postgres_locks;
 mod queues;
@@ -17,11 +18,13 @@ mod redis_queue;
 use super::BoxFuture;
 use super::db::{Database, Value};
 use super::lock::{Locks, SessionId};
+use super::outbox::Outbox;
 use super::queue::{Delivery, Queue};
 use embedded::Embedded;
 use postgres::Bound;
 use postgres_locks::BoundLocks;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -65,6 +68,20 @@ trait HasQueue: Backend {
 
     /// Waits for the next batch, and returns whose it is.
     async fn next_batch(&mut self) -> (SessionId, Vec<Delivery>);
+}
+
+/// A backend with a database whose transactions send to a queue that is not kept in it.
+trait HasOutbox: HasDatabase {
+    /// The label of that queue.
+    const ELSEWHERE: &str = "elsewhere";
+
+    fn outbox(&self) -> Rc<dyn Outbox>;
+}
+
+/// One that several servers of wrun's may use.
+trait HasSharedOutbox: HasOutbox {
+    /// Returns the same outbox as another server has it.
+    fn elsewhere(&self) -> Rc<dyn Outbox>;
 }
 
 /// A case by its name.
@@ -188,6 +205,36 @@ fn queues_conform_with_their_databases() {
     table.run::<Embedded>(queues::cases_with_database());
     if let Some(server) = postgres::Server::start() {
         table.run::<Bound>(queues::cases_with_database());
+        drop(server);
+    }
+    table.finish();
+}
+
+#[test]
+fn outboxes_conform() {
+    let mut table = Table::default();
+    table.run::<Embedded>(outbox::cases());
+    if let Some(server) = postgres::Server::start() {
+        table.run::<Bound>(outbox::cases());
+        drop(server);
+    }
+    if let Some(server) = mysql::Server::start() {
+        table.run::<mysql::Bound>(outbox::cases());
+        drop(server);
+    }
+    table.finish();
+}
+
+/// Nobody shares the file of an embedded one.
+#[test]
+fn outboxes_that_servers_share_conform() {
+    let mut table = Table::default();
+    if let Some(server) = postgres::Server::start() {
+        table.run::<Bound>(outbox::shared_cases());
+        drop(server);
+    }
+    if let Some(server) = mysql::Server::start() {
+        table.run::<mysql::Bound>(outbox::shared_cases());
         drop(server);
     }
     table.finish();

@@ -264,8 +264,8 @@ pub trait Transaction {
     /// Notes that the work called `id` is done; false if it was before.
     fn mark_processed(&self, id: String) -> BoxFuture<'static, Result<bool, DbError>>;
 
-    /// Adds messages to a queue that lives in this database; they are there if and when the transaction commits.
-    /// Returns their ids.
+    /// Adds messages to a queue, or to the outbox if that is not kept in this database; they are there if and when the
+    /// transaction commits. Returns their ids.
     fn send(
         &self,
         queue: String,

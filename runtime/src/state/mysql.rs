@@ -12,6 +12,7 @@ mod fences;
 mod inspect;
 mod kinds;
 mod migrate;
+mod outbox;
 mod statement;
 mod tokens;
 mod transaction;
@@ -27,16 +28,22 @@ use super::db::{
     Database, DbError, Fence, GivenUp, Isolation, STATEMENT_TIME_MAX, Statement, Step, Transaction,
     TxOptions, Want, check_batch,
 };
+use super::outbox::Outbox;
 use super::remote::kept::KeptQueues;
+use super::remote::outbox::{Outgoing, RemoteOutbox};
 use super::remote::pool::Pool;
 use super::remote::{self, CONNECTIONS_MAX, Engine, GRACE, IDLE_MAX, batch};
 use connection::Connection;
 use std::future::ready;
+use std::rc::Rc;
+use tokio::sync::Notify;
 
 /// A database. Clones are the same.
 #[derive(Clone)]
 pub struct Mysql {
     pool: Pool<Address>,
+    queues: KeptQueues<Address>,
+    outbox: RemoteOutbox<Address>,
     address: Address,
 }
 
@@ -45,8 +52,21 @@ impl Mysql {
     pub fn new(label: &str, address: Address) -> Self {
         Self {
             pool: Pool::new(format!("db.{label}"), address.clone(), CONNECTIONS_MAX),
+            queues: KeptQueues::default(),
+            outbox: RemoteOutbox::new(label, address.clone()),
             address,
         }
+    }
+
+    /// Lets transactions send to a queue that is kept elsewhere, by the outbox; the bell is then rung.
+    pub fn forward(&self, label: &str, bell: Rc<Notify>) {
+        let label = label.to_owned();
+        self.queues
+            .add(&label.clone(), Rc::new(Outgoing { label, bell }));
+    }
+
+    pub(in crate::state) fn outbox(&self) -> Rc<dyn Outbox> {
+        Rc::new(self.outbox.clone())
     }
 
     /// Says why the server cannot be reached, if it cannot.
@@ -56,6 +76,8 @@ impl Mysql {
 
     /// Ends its connections. What is under way is rolled back by the server.
     pub fn close(&self) {
+        self.queues.clear();
+        self.outbox.close();
         self.pool.close();
     }
 
@@ -67,7 +89,6 @@ impl Mysql {
 
 impl Engine for Address {
     const PRODUCT: &'static str = "MariaDB or MySQL";
-    const KEEPS_QUEUES: bool = false;
     type Connection = Connection;
 
     async fn connect(&self) -> Result<Connection, String> {
@@ -104,7 +125,7 @@ impl Database for Mysql {
         fences: Vec<Fence>,
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
         let transaction =
-            remote::transaction::new(self.pool.clone(), KeptQueues::default(), options, fences);
+            remote::transaction::new(self.pool.clone(), self.queues.clone(), options, fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }

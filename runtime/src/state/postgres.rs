@@ -10,6 +10,7 @@ mod error;
 mod inspect;
 mod locks;
 mod migrate;
+mod outbox;
 mod queue;
 mod tls;
 mod tokens;
@@ -28,12 +29,15 @@ use super::db::{
     Database, DbError, Fence, GivenUp, Isolation, STATEMENT_TIME_MAX, Statement, Step, Transaction,
     TxOptions, Want, check_batch,
 };
+use super::outbox::Outbox;
 use super::remote::kept::KeptQueues;
+use super::remote::outbox::{Outgoing, RemoteOutbox};
 use super::remote::pool::Pool;
 use super::remote::{self, CONNECTIONS_MAX, Engine, GRACE, IDLE_MAX, batch};
 use connection::Connection;
 use std::future::ready;
 use std::rc::Rc;
+use tokio::sync::Notify;
 use tokio_postgres::Notification;
 
 /// A database. Clones are the same.
@@ -41,27 +45,38 @@ use tokio_postgres::Notification;
 pub struct Postgres {
     pool: Pool<Address>,
     queues: KeptQueues<Address>,
+    outbox: RemoteOutbox<Address>,
 }
 
 impl Postgres {
     /// Takes a database that is somewhere; nobody is asked yet whether it is there.
     pub fn new(label: &str, address: Address) -> Self {
+        let quiet = address.clone().with_settings(queue::SETTINGS);
         Self {
+            outbox: RemoteOutbox::new(label, quiet),
             pool: Pool::new(format!("db.{label}"), address, CONNECTIONS_MAX),
             queues: KeptQueues::default(),
         }
     }
 
-    /// Lets transactions send to a queue, if it is kept in the same database.
-    pub fn know(&self, label: &str, queue: &PostgresQueue) {
-        if self.pool.engine().is_same_database(queue.address()) {
+    /// Lets transactions send to a queue, if it is kept in the same database; false if it is not.
+    pub fn know(&self, label: &str, queue: &PostgresQueue) -> bool {
+        let is_here = self.pool.engine().is_same_database(queue.address());
+        if is_here {
             self.queues.add(label, Rc::new(queue.clone()));
         }
+        is_here
     }
 
-    /// Tells whether transactions can send to a queue.
-    pub fn knows(&self, queue: &str) -> bool {
-        self.queues.contains(queue)
+    /// Lets transactions send to a queue that is kept elsewhere, by the outbox; the bell is then rung.
+    pub fn forward(&self, label: &str, bell: Rc<Notify>) {
+        let label = label.to_owned();
+        self.queues
+            .add(&label.clone(), Rc::new(Outgoing { label, bell }));
+    }
+
+    pub(in crate::state) fn outbox(&self) -> Rc<dyn Outbox> {
+        Rc::new(self.outbox.clone())
     }
 
     /// Says why the server cannot be reached, if it cannot.
@@ -72,6 +87,7 @@ impl Postgres {
     /// Ends its connections. What is under way is rolled back by the server.
     pub fn close(&self) {
         self.queues.clear();
+        self.outbox.close();
         self.pool.close();
     }
 
@@ -83,7 +99,6 @@ impl Postgres {
 
 impl Engine for Address {
     const PRODUCT: &'static str = "PostgreSQL";
-    const KEEPS_QUEUES: bool = true;
     type Connection = Connection;
 
     async fn connect(&self) -> Result<Connection, String> {

@@ -216,13 +216,22 @@ pub enum Reply {
     /// Answers to operators.
     Locks(Vec<LockStatus>),
     Databases(Vec<DatabaseStatus>),
-    /// Or why nobody can tell how one stands.
-    Queues(Vec<(String, Result<QueueStatus, QueueError>)>),
+    Queues(Vec<ListedQueue>),
     Messages(Vec<Peeked>),
     Count(u64),
     Path(String),
     /// The peer may not ask for that, or asked out of turn.
     Refused(String),
+}
+
+/// A queue as `wrun queue ls` is told of it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct ListedQueue {
+    pub queue: String,
+    /// Or why nobody can tell how it stands.
+    pub status: Result<QueueStatus, QueueError>,
+    /// How many messages wait for it in outboxes; `None` if nobody can tell.
+    pub outbox: Option<u64>,
 }
 
 /// A database as `wrun db ls` shows it.

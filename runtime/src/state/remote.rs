@@ -5,6 +5,7 @@
 
 pub(super) mod batch;
 pub(super) mod kept;
+pub(super) mod outbox;
 pub(super) mod pool;
 pub(super) mod ready;
 pub(super) mod transaction;
@@ -29,8 +30,6 @@ pub(super) const VALUE_COST: usize = 16;
 pub(super) trait Engine: Clone + 'static {
     /// What people call it.
     const PRODUCT: &'static str;
-    /// Whether queues can be kept in it.
-    const KEEPS_QUEUES: bool;
     type Connection: Connection;
 
     /// Makes a connection; the error is why there is none.

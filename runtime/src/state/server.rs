@@ -8,6 +8,7 @@ mod bound;
 mod configure;
 mod outbox;
 mod peer;
+mod relays;
 mod returning;
 mod servers;
 mod session;
@@ -184,6 +185,7 @@ impl Server {
         drop(listener);
         let _ = timeout(STOP_MAX, sessions.all_ended()).await;
         open.shutdown().await;
+        reception.stores.relays.clear();
         let queues = reception.stores.queues.take();
         for queue in queues.values() {
             // What is not written is delivered again.

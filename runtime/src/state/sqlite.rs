@@ -16,6 +16,7 @@ mod error;
 pub(crate) mod fuzz;
 mod messages;
 mod migrate;
+mod outbox;
 mod prepared;
 mod queues;
 mod reader;
@@ -44,7 +45,7 @@ use reader::Readers;
 use shared::Shared;
 use statement::Statements;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -180,6 +181,11 @@ impl Sqlite {
     /// Replaces the queues that live here and how many messages each may hold.
     pub fn set_queues(&self, queues: BTreeMap<String, u64>) {
         self.ask(Job::Queues(queues));
+    }
+
+    /// Replaces the queues that are kept elsewhere, to which transactions send by the outbox.
+    pub fn set_outgoing(&self, queues: BTreeSet<String>) {
+        self.ask(Job::Outgoing(queues));
     }
 
     /// Raises the highest fencing token that may be given out by `block`, durably whatever the database's durability is,

@@ -1,10 +1,11 @@
 //! The embedded backends as the state process puts them together: one database, with the locks' tokens and a queue in it.
 
-use super::{Backend, HasDatabase, HasLocks, HasQueue};
+use super::{Backend, HasDatabase, HasLocks, HasOutbox, HasQueue};
 use crate::config::shared::{self, Durability};
 use crate::state::db::{Database, Value};
 use crate::state::lock::embedded::{EmbeddedLocks, Outside, TOKEN_BLOCK};
 use crate::state::lock::{Locks, SessionId};
+use crate::state::outbox::Outbox;
 use crate::state::queue::embedded::EmbeddedQueue;
 use crate::state::queue::{Delivery, Queue};
 use crate::state::sqlite::{Options, Sqlite};
@@ -38,6 +39,7 @@ impl Embedded {
             queues: [(Self::QUEUE.to_owned(), Self::DEPTH_MAX)].into(),
         };
         let sqlite = Sqlite::open(options, sender).unwrap();
+        sqlite.set_outgoing([Self::ELSEWHERE.to_owned()].into());
         let (deliver, delivered) = mpsc::unbounded_channel();
         let queue = EmbeddedQueue::new(
             Self::QUEUE.to_owned(),
@@ -122,6 +124,12 @@ impl HasDatabase for Embedded {
             Value::Uuid(..) => "UUID",
             Value::Json(_) => "JSON",
         }
+    }
+}
+
+impl HasOutbox for Embedded {
+    fn outbox(&self) -> Rc<dyn Outbox> {
+        Rc::new(self.sqlite.clone())
     }
 }
 

@@ -1,23 +1,31 @@
 //! A real MariaDB, with a database for each case.
 
-use super::{Backend, HasDatabase};
+use super::{Backend, HasDatabase, HasOutbox, HasSharedOutbox};
 use crate::state::db::{Database, Value};
 use crate::state::mysql::{Address, Mysql};
+use crate::state::outbox::Outbox;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The server, while there is one.
 static SERVER: Mutex<Option<wrun_tests::mariadb::MariaDb>> = Mutex::new(None);
 
+/// Tests have it one after the other.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Keeps the server up until it is dropped.
-pub(super) struct Server;
+pub(super) struct Server {
+    _turn: MutexGuard<'static, ()>,
+}
 
 impl Server {
     /// Starts it; `None`, which is said on stderr, if it is not installed.
     pub(super) fn start() -> Option<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let server = wrun_tests::mariadb::MariaDb::for_test()?;
         *lock() = Some(server);
-        Some(Self)
+        Some(Self { _turn: turn })
     }
 }
 
@@ -41,6 +49,7 @@ impl Bound {
         let url = lock().as_ref().unwrap().url(&database);
         let mysql = Mysql::new("default", Address::parse(&url).unwrap());
         mysql.prepare(None).await.unwrap();
+        mysql.forward(Self::ELSEWHERE, Rc::default());
         Self { database, mysql }
     }
 }
@@ -62,6 +71,19 @@ impl Backend for Bound {
             server.start_again();
         }
         Self::open_again(self.database).await
+    }
+}
+
+impl HasOutbox for Bound {
+    fn outbox(&self) -> Rc<dyn Outbox> {
+        self.mysql.outbox()
+    }
+}
+
+impl HasSharedOutbox for Bound {
+    fn elsewhere(&self) -> Rc<dyn Outbox> {
+        let url = lock().as_ref().unwrap().url(&self.database);
+        Mysql::new("default", Address::parse(&url).unwrap()).outbox()
     }
 }
 

@@ -1,9 +1,10 @@
 //! A real PostgreSQL, with a database, and a queue in it, for each case.
 
-use super::{Backend, HasDatabase, HasQueue};
+use super::{Backend, HasDatabase, HasOutbox, HasQueue, HasSharedOutbox};
 use crate::config::shared;
 use crate::state::db::{Database, Value};
 use crate::state::lock::SessionId;
+use crate::state::outbox::Outbox;
 use crate::state::postgres::{Address, Postgres, PostgresQueue};
 use crate::state::queue::{Delivery, Queue};
 use std::rc::Rc;
@@ -64,7 +65,8 @@ impl Bound {
             "server",
             Rc::new(move |session, batch| drop(deliver.send((session, batch)))),
         );
-        postgres.know(Self::QUEUE, &queue);
+        assert!(postgres.know(Self::QUEUE, &queue));
+        postgres.forward(Self::ELSEWHERE, Rc::default());
         Self {
             database,
             postgres,
@@ -114,6 +116,19 @@ impl HasQueue for Bound {
 
     async fn next_batch(&mut self) -> (SessionId, Vec<Delivery>) {
         self.delivered.recv().await.unwrap()
+    }
+}
+
+impl HasOutbox for Bound {
+    fn outbox(&self) -> Rc<dyn Outbox> {
+        self.postgres.outbox()
+    }
+}
+
+impl HasSharedOutbox for Bound {
+    fn elsewhere(&self) -> Rc<dyn Outbox> {
+        let url = lock().as_ref().unwrap().url(&self.database);
+        Postgres::new("default", Address::parse(&url).unwrap()).outbox()
     }
 }
 

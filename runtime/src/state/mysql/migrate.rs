@@ -6,6 +6,7 @@
 use super::Mysql;
 use super::connection::Connection;
 use super::kinds::text;
+use super::outbox::LANES;
 use super::tokens;
 use crate::failure::Failure;
 use crate::state::db::DbError;
@@ -35,10 +36,19 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _wrun_fences (
         name VARBINARY(1024) PRIMARY KEY, token BIGINT UNSIGNED NOT NULL,
         at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), KEY by_time (at)) ENGINE=InnoDB;
+    CREATE TABLE IF NOT EXISTS _wrun_outbox_lanes (id SMALLINT UNSIGNED PRIMARY KEY) ENGINE=InnoDB";
+
+/// Comes last, so that the lanes are there if this is.
+const OUTBOX: &str = "
+    CREATE TABLE IF NOT EXISTS _wrun_outbox (
+        id BIGINT AUTO_INCREMENT PRIMARY KEY, queue VARBINARY(512) NOT NULL, name VARBINARY(512),
+        content_type VARBINARY(512), headers MEDIUMBLOB, body LONGBLOB NOT NULL, dedup_id VARBINARY(512) NOT NULL,
+        delay_ms BIGINT UNSIGNED NOT NULL, size BIGINT UNSIGNED NOT NULL,
+        at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), KEY by_queue (queue, id)) ENGINE=InnoDB;
     INSERT IGNORE INTO _wrun_meta VALUES ('format', 1)";
 
-/// How many of them there are.
-const TABLES_KNOWN: i64 = 4;
+/// How many tables there are.
+const TABLES_KNOWN: i64 = 6;
 
 impl Mysql {
     /// Makes wrun's tables, if they are missing, and applies what was not applied yet; returns the names of these files.
@@ -64,9 +74,9 @@ async fn set_up(on: &Connection) -> Result<Recorded, DbError> {
         return Err(DbError::Timeout(what.to_owned()));
     }
     let known = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-        AND TABLE_NAME IN ('_wrun_meta', '_wrun_migrations', '_wrun_processed', '_wrun_fences')";
+        AND TABLE_NAME IN ('_wrun_meta', '_wrun_migrations', '_wrun_processed', '_wrun_fences', '_wrun_outbox', '_wrun_outbox_lanes')";
     if one(on, known).await? != Some(TABLES_KNOWN) {
-        on.execute(TABLES).await.map_err(told)?;
+        make_tables(on).await.map_err(told)?;
     }
     let format = one(on, "SELECT value FROM _wrun_meta WHERE name = 'format'").await?;
     match format {
@@ -76,11 +86,22 @@ async fn set_up(on: &Connection) -> Result<Recorded, DbError> {
             )));
         }
         Some(_) => {}
-        None => on.execute(TABLES).await.map_err(told)?,
+        None => make_tables(on).await.map_err(told)?,
     }
     let rows = on.rows::<(String, String)>("SELECT name, sha256 FROM _wrun_migrations");
     let rows = rows.await.map_err(|error| Fault::from(error).told)?;
     Ok(rows.into_iter().collect())
+}
+
+async fn make_tables(on: &Connection) -> Result<(), Fault> {
+    on.execute(TABLES).await?;
+    let lanes: Vec<String> = (0..LANES).map(|lane| format!("({lane})")).collect();
+    let lanes = lanes.join(", ");
+    on.execute(&format!(
+        "INSERT IGNORE INTO _wrun_outbox_lanes VALUES {lanes}"
+    ))
+    .await?;
+    on.execute(OUTBOX).await
 }
 
 async fn one(on: &Connection, sql: &str) -> Result<Option<i64>, DbError> {

@@ -53,6 +53,11 @@ const TABLES: &str = "
         space text, key text, owner text, token bigint NOT NULL, until timestamptz NOT NULL,
         next_server text, next_until timestamptz, PRIMARY KEY (space, key))
         WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+    CREATE TABLE IF NOT EXISTS wrun.outbox (
+        id bigserial PRIMARY KEY, queue text NOT NULL, key text, content_type text, headers text, body bytea NOT NULL,
+        dedup_id text, delay_ms bigint NOT NULL, size bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())
+        WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+    CREATE INDEX IF NOT EXISTS outbox_by_queue ON wrun.outbox (queue, id);
     INSERT INTO wrun.meta VALUES ('format', 1) ON CONFLICT DO NOTHING";
 
 impl Postgres {
@@ -92,7 +97,7 @@ async fn set_up(connection: &Connection) -> Result<Recorded, DbError> {
             .is_empty()
             || client
                 .batch_execute(
-                    "SELECT FROM wrun.meta, wrun.migrations, wrun.processed, wrun.fences, wrun.messages, wrun.holders, wrun.dedup, wrun.locks LIMIT 0",
+                    "SELECT FROM wrun.meta, wrun.migrations, wrun.processed, wrun.fences, wrun.messages, wrun.holders, wrun.dedup, wrun.locks, wrun.outbox LIMIT 0",
                 )
                 .await
                 .is_err()

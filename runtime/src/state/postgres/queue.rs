@@ -46,7 +46,7 @@ const CONNECTIONS_MAX: usize = 8;
 const ANSWER_MAX: Duration = Duration::from_secs(12);
 
 /// What a session begins with: its statements depend on nothing that others do between two of them, and none waits long.
-const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c statement_timeout=10s -c lock_timeout=5s \
+pub(super) const SETTINGS: &str = "-c default_transaction_isolation=read\\ committed -c statement_timeout=10s -c lock_timeout=5s \
     -c idle_in_transaction_session_timeout=5s";
 
 /// A queue. Clones are the same.

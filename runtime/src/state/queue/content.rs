@@ -55,6 +55,14 @@ pub(in crate::state) fn shorten(reason: &str) -> &str {
 
 /// Refuses messages that are over their limits.
 pub(in crate::state) fn validate(messages: &[Message]) -> Result<(), QueueError> {
+    validate_beside(messages, 0)
+}
+
+/// Does the same, for messages whose headers will have so many bytes more.
+pub(in crate::state) fn validate_beside(
+    messages: &[Message],
+    more: usize,
+) -> Result<(), QueueError> {
     let too_large = |what: &str, max| {
         Err(QueueError::TooLarge(format!(
             "{what} is larger than {max} bytes"
@@ -75,7 +83,7 @@ pub(in crate::state) fn validate(messages: &[Message]) -> Result<(), QueueError>
             .iter()
             .map(|(name, value)| name.len() + value.len())
             .sum();
-        if headers > HEADERS_MAX {
+        if headers + more > HEADERS_MAX {
             return too_large("the headers of a message", HEADERS_MAX);
         }
         for text in [&message.key, &message.dedup_id, &message.content_type]

@@ -51,10 +51,6 @@ impl<E: Engine> KeptQueues<E> {
         self.0.borrow().get(label).cloned()
     }
 
-    pub(in crate::state) fn contains(&self, label: &str) -> bool {
-        self.0.borrow().contains_key(label)
-    }
-
     /// Forgets all of them, so that they can end.
     pub(in crate::state) fn clear(&self) {
         self.0.take();

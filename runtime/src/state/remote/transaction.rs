@@ -112,16 +112,12 @@ impl<E: Engine> Handle<E> {
         }
     }
 
-    /// There is no outbox that would bring messages from one database to another.
-    fn elsewhere(&self, queue: &str) -> QueueError {
+    /// An embedded queue is one server's own, and the outbox is everybody's.
+    fn embedded(&self, queue: &str) -> QueueError {
         let (name, product) = (&self.name, E::PRODUCT);
-        let hint = match E::KEEPS_QUEUES {
-            true => format!("bind queue.{queue} to the same database, or send after the commit"),
-            false => "send after the commit".to_owned(),
-        };
         QueueError::Invalid(format!(
-            "queue sends in a transaction need a queue in the same database: {name} is bound to {product}, queue.{queue} \
-             is not there; {hint}"
+            "queue sends in a transaction need a queue that is bound: {name} is bound to {product}, queue.{queue} is \
+             embedded; bind it, too, or send after the commit"
         ))
     }
 }
@@ -159,7 +155,7 @@ impl<E: Engine> Transaction for Handle<E> {
         messages: Vec<Message>,
     ) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
         let Some(kept) = self.queues.get(&queue) else {
-            return Box::pin(ready(Err(self.elsewhere(&queue))));
+            return Box::pin(ready(Err(self.embedded(&queue))));
         };
         let (answer, answered) = oneshot::channel();
         match &*self.ops.borrow() {

@@ -6,10 +6,12 @@ pub(super) mod queue;
 use crate::failure::Failure;
 use crate::state::db::Database;
 use crate::state::mysql::{self, Mysql};
+use crate::state::outbox::Outbox;
 use crate::state::postgres::{self, Postgres};
 use queue::BoundQueue;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use tokio::sync::Notify;
 
 /// Where one is.
 #[derive(Clone)]
@@ -91,18 +93,22 @@ impl BoundDatabase {
         }
     }
 
-    /// Lets transactions send to a queue, if it is kept in the same database.
-    pub(super) fn know(&self, label: &str, queue: &BoundQueue) {
-        if let (Self::Postgres(postgres), BoundQueue::Postgres(queue)) = (self, queue) {
-            postgres.know(label, queue);
+    /// Lets transactions send to a queue: at once if it is kept in the same database, or else by the outbox, whose relay has
+    /// this bell.
+    pub(super) fn know(&self, label: &str, queue: &BoundQueue, bell: Rc<Notify>) {
+        match (self, queue) {
+            (Self::Postgres(postgres), BoundQueue::Postgres(queue))
+                if postgres.know(label, queue) => {}
+            (Self::Postgres(postgres), _) => postgres.forward(label, bell),
+            (Self::Mysql(mysql), _) => mysql.forward(label, bell),
         }
     }
 
-    /// Tells whether transactions can send to a queue.
-    pub(super) fn knows(&self, queue: &str) -> bool {
+    /// Returns where messages wait that its transactions send to queues that are kept elsewhere.
+    pub(super) fn outbox(&self) -> Rc<dyn Outbox> {
         match self {
-            Self::Postgres(postgres) => postgres.knows(queue),
-            Self::Mysql(_) => false,
+            Self::Postgres(postgres) => postgres.outbox(),
+            Self::Mysql(mysql) => mysql.outbox(),
         }
     }
 

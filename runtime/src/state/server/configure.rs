@@ -368,8 +368,9 @@ async fn pass_on(stores: Rc<Stores>, mut sent: mpsc::UnboundedReceiver<Vec<Store
     while let Some(stored) = sent.recv().await {
         for (label, stored) in by_queue(stored) {
             // A queue that is not there yet loads them when it comes.
-            if let Some(queue) = stores.queues.borrow().get(&label) {
-                queue.arrived(stored);
+            match stores.queues.borrow().get(&label) {
+                Some(queue) => queue.arrived(stored),
+                None => stores.relays.wake(&label),
             }
         }
     }

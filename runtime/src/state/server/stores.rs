@@ -4,6 +4,7 @@
 
 use super::bound::BoundDatabase;
 use super::bound::queue::BoundQueue;
+use super::relays::Relays;
 use crate::config::shared::Shared;
 use crate::ipc::Reach;
 use crate::state::db::Database;
@@ -33,6 +34,8 @@ pub(super) struct Stores {
     pub(super) bound: RefCell<BTreeMap<String, BoundDatabase>>,
     pub(super) queues: RefCell<BTreeMap<String, EmbeddedQueue>>,
     pub(super) bound_queues: RefCell<BTreeMap<String, BoundQueue>>,
+    /// Those that lead to them.
+    pub(super) relays: Relays,
     granted: RefCell<HashMap<u64, Rc<Shared>>>,
     /// There is a new generation.
     granting: Notify,
@@ -50,6 +53,7 @@ impl Stores {
             bound: RefCell::default(),
             queues: RefCell::default(),
             bound_queues: RefCell::default(),
+            relays: Relays::default(),
             granted: RefCell::default(),
             granting: Notify::new(),
             ready: Cell::new(false),

@@ -721,8 +721,10 @@ async fn credit_limits_what_is_delivered_and_settled_messages_do_not_come_again(
     let Reply::Queues(queues) = operator.ask(OperatorCall::Queues).unwrap() else {
         panic!("no queues");
     };
-    let (label, status) = &queues[0];
-    assert_eq!((&**label, status.as_ref().unwrap().messages), ("jobs", 0));
+    let listed = &queues[0];
+    let messages = listed.status.as_ref().unwrap().messages;
+    assert_eq!((&*listed.queue, messages), ("jobs", 0));
+    assert_eq!(listed.outbox, Some(0));
 }
 
 #[tokio::test]

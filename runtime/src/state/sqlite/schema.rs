@@ -36,6 +36,19 @@ const TABLES: &str = "
         at INTEGER NOT NULL,
         PRIMARY KEY (queue, dedup_id)
     );
+    CREATE TABLE IF NOT EXISTS _wrun_outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        queue TEXT NOT NULL,
+        key TEXT,
+        content_type TEXT,
+        headers TEXT,
+        body BLOB NOT NULL,
+        dedup_id TEXT,
+        delay_ms INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        at INTEGER NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS _wrun_outbox_by_queue ON _wrun_outbox (queue, id);
     CREATE TABLE IF NOT EXISTS _wrun_processed (id TEXT PRIMARY KEY, at INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS _wrun_migration (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, at INTEGER NOT NULL);
 ";

@@ -107,10 +107,14 @@ impl Sqlite {
     }
 
     /// Reads for the engine itself.
-    fn read_own<T: Send + 'static>(
+    pub(super) fn read_own<T, E>(
         &self,
         action: impl FnOnce(&Statements<'_>) -> Result<T, DbError> + Send + 'static,
-    ) -> BoxFuture<'static, Result<T, QueueError>> {
+    ) -> BoxFuture<'static, Result<T, E>>
+    where
+        T: Send + 'static,
+        E: From<DbError>,
+    {
         let (answer, answered) = oneshot::channel();
         self.inner.own_reader.read(Box::new(move |statements| {
             let _ = answer.send(action(statements));

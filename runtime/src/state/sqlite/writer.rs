@@ -8,6 +8,7 @@ use super::checkpoint::{self, Pace};
 use super::connection::Connection;
 use super::messages::external_id;
 use super::migrate;
+use super::outbox;
 use super::queues::{Depths, Queues};
 use super::serving;
 use super::session::Begin;
@@ -19,7 +20,7 @@ use crate::failure::Failure;
 use crate::state::db::DbError;
 use crate::state::queue::stored::Stored;
 use crate::state::queue::{Message, QueueError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub(super) enum Job {
     Begin(Begin),
     /// What queues there are now, and how many messages each may hold.
     Queues(BTreeMap<String, u64>),
+    /// Which queues are kept elsewhere now.
+    Outgoing(BTreeSet<String>),
     Migrate {
         folder: PathBuf,
         answer: oneshot::Sender<Result<Vec<String>, Failure>>,
@@ -64,6 +67,7 @@ pub(super) fn run(parts: Parts, jobs: &Receiver<Job>) {
             max_depths: parts.options.queues.clone(),
             depths: parts.depths,
         },
+        outgoing: BTreeSet::new(),
         stored: Vec::new(),
         options: parts.options,
         commits: parts.commits,
@@ -81,6 +85,8 @@ pub(super) fn run(parts: Parts, jobs: &Receiver<Job>) {
 pub(super) struct Writer<'c> {
     pub(super) statements: Rc<Statements<'c>>,
     pub(super) queues: Queues,
+    /// The queues that are kept elsewhere.
+    outgoing: BTreeSet<String>,
     /// The messages that the open transaction has added.
     pub(super) stored: Vec<Stored>,
     options: Options,
@@ -121,6 +127,7 @@ impl Writer<'_> {
                     serving::serve(&statements, Some(writer), begin);
                 }),
                 Job::Queues(max_depths) => self.queues.max_depths = max_depths,
+                Job::Outgoing(queues) => self.outgoing = queues,
                 Job::Migrate { folder, answer } => self.migrate(&folder, answer),
                 Job::Close => return,
             }
@@ -325,10 +332,14 @@ impl Writer<'_> {
         let Self {
             statements,
             queues,
+            outgoing,
             stored,
             shared,
             ..
         } = self;
+        if outgoing.contains(queue) {
+            return outbox::put(statements, queue, messages, stored);
+        }
         let ids = queues.insert(statements, queue, messages, stored)?;
         Ok(ids
             .into_iter()

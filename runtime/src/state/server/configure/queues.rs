@@ -4,7 +4,10 @@ use super::{Configurator, wrong_url};
 use crate::config::shared::{self, Bound, Shared};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
+use crate::state::keyvalue;
+use crate::state::outbox::Outbox;
 use crate::state::server::bound::queue::BoundQueue;
+use std::rc::Rc;
 
 impl Configurator {
     /// Opens those that a generation needs.
@@ -50,11 +53,24 @@ impl Configurator {
         Ok(())
     }
 
-    /// Tells each database of the queues that are kept in it.
+    /// Tells each database of the queues, and has relays lead from all databases to all of them: in an outbox there may be
+    /// something from before a binding was another one.
     fn introduce(&self) {
-        for database in self.stores.bound.borrow().values() {
-            for (label, queue) in &*self.stores.bound_queues.borrow() {
-                database.know(label, queue);
+        let (relays, queues) = (&self.stores.relays, self.stores.bound_queues.borrow());
+        for (db, database) in &*self.stores.bound.borrow() {
+            for (label, queue) in &*queues {
+                let outbox = || database.outbox();
+                let bell = relays.start((db, false), label, outbox, || queue.queue());
+                database.know(label, queue, bell);
+            }
+        }
+        let databases = self.stores.databases.borrow();
+        let databases = databases.iter();
+        for (db, sqlite) in databases.filter(|(label, _)| keyvalue::label(label).is_none()) {
+            sqlite.set_outgoing(queues.keys().cloned().collect());
+            for (label, queue) in &*queues {
+                let outbox = || Rc::new(sqlite.clone()) as Rc<dyn Outbox>;
+                relays.start((db, true), label, outbox, || queue.queue());
             }
         }
     }

@@ -4,10 +4,10 @@ use super::{Answer, Session};
 use crate::state::BoxFuture;
 use crate::state::db::{DbError, Statement, TxOptions, Want};
 use crate::state::lock::Locks as _;
-use crate::state::protocol::{OperatorCall, Reply};
+use crate::state::protocol::{ListedQueue, OperatorCall, Reply};
 use crate::state::queue::{Queue, QueueError};
 use crate::state::sqlite::Sqlite;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use std::path::PathBuf;
 
 /// A copy that nobody has been told of. Dropped, it is removed.
@@ -71,11 +71,17 @@ impl Session {
     }
 
     fn list_queues(&self) -> Answer {
-        let queues = self.stores.all_queues();
+        let (queues, stores) = (self.stores.all_queues(), self.stores.clone());
         Answer::Later(Box::pin(async move {
+            let stores = &stores;
             let asked = queues.into_iter().map(|(label, queue)| async move {
-                let status = queue.status().await;
-                (label, status)
+                let waiting = stores.relays.count(&label);
+                let (status, waiting) = join(queue.status(), waiting).await;
+                ListedQueue {
+                    queue: label,
+                    status,
+                    outbox: waiting.ok(),
+                }
             });
             // At the same time: servers that do not answer are waited for once.
             Reply::Queues(join_all(asked).await)

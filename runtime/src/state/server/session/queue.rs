@@ -1,7 +1,7 @@
 //! Calls about queues.
 
 use super::{Answer, Session};
-use crate::config::shared::{Bound, Shared};
+use crate::config::shared::Shared;
 use crate::state::BoxFuture;
 use crate::state::protocol::Reply;
 use crate::state::queue::{Message, Queue, QueueError, Settled};
@@ -27,16 +27,9 @@ impl Session {
             return Answer::Now(Reply::Queue(unknown(&queue)));
         };
         let lives = settings.database.clone();
-        let bound = settings.bound.clone();
-        let stores = self.stores.clone();
+        let is_embedded = settings.bound.is_none();
         ids(self.transactions.call(tx, move |open| {
-            if let Some(bound) = bound {
-                let databases = stores.bound.borrow();
-                let database = databases.get(&open.db);
-                if !database.is_some_and(|it| it.knows(&queue)) {
-                    return Box::pin(ready(Err(elsewhere(&queue, &bound, &open.db))));
-                }
-            } else if open.db != lives {
+            if is_embedded && open.db != lives {
                 let db = &open.db;
                 let what = format!("queue {queue} lives in database {lives}, not in {db}");
                 return Box::pin(ready(Err(QueueError::Invalid(what))));
@@ -97,20 +90,6 @@ impl Session {
             Err(error) => Answer::Now(Reply::Queue(error)),
         }
     }
-}
-
-/// There is no outbox that would bring messages from one database to another.
-fn elsewhere(queue: &str, bound: &Bound, db: &str) -> QueueError {
-    let shown = &bound.shown;
-    let instead = match &*bound.backend {
-        // It is no database.
-        "redis" => "send after the commit".to_owned(),
-        _ => format!("bind db.{db} to the same one, or send after the commit"),
-    };
-    QueueError::Invalid(format!(
-        "queue {queue} is bound to {shown}, database {db} is not: a transaction can only send to a queue in its own \
-         database; {instead}"
-    ))
 }
 
 fn unknown(queue: &str) -> QueueError {
