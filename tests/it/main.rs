@@ -38,6 +38,7 @@ mod mariadb;
 mod new;
 mod operator;
 mod outbound;
+mod outbox;
 mod overload;
 mod payments;
 mod postgres;

@@ -321,12 +321,12 @@ fn other_bindings_are_refused_by_a_reload() {
 }
 
 #[test]
-fn send_in_a_transaction_of_a_bound_database_says_why_it_cannot_be() {
+fn send_in_from_a_bound_database_to_an_embedded_queue_says_why_it_cannot_be() {
     let Some(postgres) = postgres() else { return };
     let server = shop(&postgres.url("shop")).start();
     assert_eq!(server.post("/buy/queue", b"").status, 500);
     server
         .log()
-        .line_with("queue sends in a transaction need a queue in the same database");
+        .line_with("queue sends in a transaction need a queue that is bound");
     assert_eq!(postgres.query("shop", "SELECT count(*) FROM orders"), "0");
 }

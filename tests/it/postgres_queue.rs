@@ -169,16 +169,21 @@ fn payments_at_two_servers_are_exact_while_their_processes_and_postgres_are_kill
 }
 
 #[test]
-fn send_in_a_transaction_of_another_database_says_why_it_cannot_be() {
+fn order_in_another_database_reaches_the_queue_by_an_outbox() {
     let Some(postgres) = postgres() else { return };
-    let launch = wrun().serve(example("inventory")).workers(1);
+    let launch = wrun().serve(example("inventory")).workers(2);
     let server = launch
         .flag("--bind", format!("queue.orders={}", postgres.url("jobs")))
         .start();
-    assert_eq!(server.post("/buy/queue", b"").status, 500);
-    server
-        .log()
-        .line_with("a transaction can only send to a queue in its own database");
+    let sale = Sale {
+        way: Way::Queue,
+        stock: 20,
+        buyers: 30,
+        victims: Victims::Both,
+    };
+    let report = sale.hold(&server);
+    assert!(report.faults.is_empty() && report.kills > 0, "{report:#?}");
+    assert_eq!(server.queue("orders").outbox, 0);
 }
 
 #[test]

@@ -5,7 +5,6 @@ use crate::{serve, wrun};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::time::Instant;
-use wrun_tests::guests::example;
 use wrun_tests::murder::Victims;
 use wrun_tests::outcome::finding;
 use wrun_tests::proxy::{Proxy, Weather};
@@ -226,21 +225,6 @@ fn nothing_is_lost_or_out_of_order_while_the_way_to_redis_is_cut_and_silent() {
         recorded.join().expect("the clients go on")
     });
     assert_sound(&history);
-}
-
-#[test]
-fn send_in_a_transaction_says_why_it_cannot_be() {
-    let Some(redis) = Redis::for_test() else {
-        return;
-    };
-    let launch = wrun().serve(example("inventory")).workers(1);
-    let server = launch
-        .flag("--bind", format!("queue.orders={}", redis.url(0)))
-        .start();
-    assert_eq!(server.post("/buy/queue", b"").status, 500);
-    server.log().line_with(
-        "a transaction can only send to a queue in its own database; send after the commit",
-    );
 }
 
 #[test]

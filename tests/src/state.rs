@@ -35,6 +35,8 @@ pub struct Queue {
     pub ready: u64,
     /// Those whose time has not come.
     pub delayed: u64,
+    /// Messages that wait for it in outboxes.
+    pub outbox: u64,
     /// Those that are being handled.
     pub in_flight: u64,
     /// Its dead letters.

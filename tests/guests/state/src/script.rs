@@ -63,6 +63,7 @@ pub enum Op {
         #[serde(default)]
         tx: usize,
         queue: String,
+        key: Option<String>,
         body: Json,
     },
     Commit {

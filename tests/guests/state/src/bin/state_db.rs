@@ -43,7 +43,12 @@ impl Machine {
                 .drain(..)
                 .map(|guard| answer::of(guard.release()))
                 .collect(),
-            Op::SendIn { tx, queue, body } => answer::of(self.send_in(tx, &queue, &body)),
+            Op::SendIn {
+                tx,
+                queue,
+                key,
+                body,
+            } => answer::of(self.send_in(tx, &queue, key, &body)),
             op => self
                 .act(op)
                 .map_or(Json::Null, |op| answer::of(self.access(op))),
@@ -152,8 +157,15 @@ impl Machine {
         Ok(token)
     }
 
-    fn send_in(&self, tx: usize, queue: &str, body: &Json) -> Result<Json, queue::Error> {
-        let message = Message::new(body.to_string());
+    fn send_in(
+        &self,
+        tx: usize,
+        queue: &str,
+        key: Option<String>,
+        body: &Json,
+    ) -> Result<Json, queue::Error> {
+        let mut message = Message::new(body.to_string());
+        message.key = key;
         Queue::open(queue)?
             .send_in(self.tx(tx), &[message])
             .map(|ids| json!(ids))
