@@ -67,8 +67,8 @@ impl Queue {
         Ok(self.0.send(messages)?)
     }
 
-    /// Sends a message as part of a transaction of the database that the queue lives in: it is there if and when the
-    /// transaction commits.
+    /// Sends a message as part of a transaction: it is there if and when that commits. The queue lives in the database of the
+    /// transaction, or is bound to a server.
     ///
     /// ```no_run
     /// use wrun_sdk::{db, queue::{self, Message}};

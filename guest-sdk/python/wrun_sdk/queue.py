@@ -95,8 +95,8 @@ class Queue:
         content_type: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> str:
-        """Sends a message as part of a transaction of the database that the queue lives in: it is there if and when the
-        transaction commits."""
+        """Sends a message as part of a transaction: it is there if and when that commits. The queue lives in the database of
+        the transaction, or is bound to a server."""
         return self.send_all_in(tx, [Message(body, key, dedup_id, delay, content_type, headers or {})])[0]
 
     def send_all_in(self, tx: Transaction, messages: Iterable[Message]) -> list[str]:
