@@ -295,8 +295,8 @@ fn send_in_from_a_bound_database_to_an_embedded_queue_says_why_it_cannot_be() {
     let Some(mariadb) = mariadb() else { return };
     let server = shop(&mariadb.url("shop")).start();
     assert_eq!(server.post("/buy/queue", b"").status, 500);
-    server
-        .log()
-        .line_with("queue sends in a transaction need a queue that is bound: db.default is bound to MariaDB");
+    server.log().line_with(
+        "queue sends in a transaction need a queue that is bound: db.default is bound to MariaDB",
+    );
     assert_eq!(mariadb.query("shop", "SELECT count(*) FROM orders"), "0");
 }

@@ -3,11 +3,8 @@
 
 use crate::{serve, wrun};
 use serde_json::{Value, json};
-use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
-use tempfile::TempDir;
 use wrun_tests::checkout;
 use wrun_tests::guests::example;
 use wrun_tests::mariadb::MariaDb;
@@ -17,12 +14,7 @@ use wrun_tests::proxy::{Proxy, Weather};
 use wrun_tests::redis::Redis;
 use wrun_tests::sale::{Sale, Way};
 use wrun_tests::state::ok;
-use wrun_tests::{Launch, SOON, Server, eventually, folder};
-
-/// The tables of `examples/payments` as PostgreSQL wants them.
-const TILL: &str = "CREATE TABLE orders (id TEXT PRIMARY KEY, customer TEXT NOT NULL, amount_cents INTEGER NOT NULL, \
-    status TEXT NOT NULL DEFAULT 'pending'); \
-    CREATE TABLE charge_log (id BIGSERIAL PRIMARY KEY, order_id TEXT NOT NULL, amount_cents INTEGER NOT NULL);";
+use wrun_tests::{Launch, SOON, Server, eventually, repository};
 
 /// A database that a label may be bound to, or not.
 enum Database {
@@ -84,22 +76,19 @@ fn peek(server: &Server) -> Vec<Value> {
 }
 
 /// A server of `examples/payments` that never gives up what can be paid.
-fn till(folder: &TempDir, postgres: &Postgres, redis: &str) -> Launch {
-    let migrations = folder.path().join("migrations");
-    fs::create_dir_all(&migrations).expect("a folder");
-    fs::write(migrations.join("1.sql"), TILL).expect("a file");
-    let launch = wrun().serve(example("payments")).workers(2);
-    let launch = launch.manifest(patient(&migrations));
-    let launch = launch.flag("--bind", format!("db.default={}", postgres.url("till")));
-    bound(launch, "payments", redis)
-}
-
-fn patient(migrations: &Path) -> String {
-    format!(
+fn till(postgres: &Postgres, redis: &str) -> Launch {
+    let migrations = repository().join("examples/payments/migrations");
+    let manifest = format!(
         "[databases.default]\nmigrations = \"{}\"\n[queues.payments]\nmax-attempts = 1000\nbackoff = \"20ms\"\n\
          max-backoff = \"200ms\"\n[consumers.payments]\n",
         migrations.display()
-    )
+    );
+    let launch = wrun()
+        .serve(example("payments"))
+        .workers(2)
+        .manifest(manifest);
+    let launch = launch.flag("--bind", format!("db.default={}", postgres.url("till")));
+    bound(launch, "payments", redis)
 }
 
 #[test]
@@ -108,8 +97,7 @@ fn every_order_is_charged_once_while_servers_and_engines_are_killed() {
         return;
     };
     postgres.create("till");
-    let folder = folder();
-    let start = || till(&folder, &postgres, &redis.url(0)).start();
+    let start = || till(&postgres, &redis.url(0)).start();
     let (one, other) = (start(), start());
     let report = thread::scope(|scope| {
         let placed = scope.spawn(|| checkout::run_at(&[&one, &other], 120, Victims::Both));
@@ -188,8 +176,7 @@ fn message_of_a_transaction_comes_to_the_queue_if_it_commits_and_not_otherwise()
         let server = sender(&database, &redis.url(0)).start();
         let never = json!({ "op": "send_in", "queue": "jobs", "body": "never" });
         for end in ["rollback", "drop_tx"] {
-            let results =
-                server.script(&json!([{ "op": "begin" }, never, { "op": end, "tx": 0 }]));
+            let results = server.script(&json!([{ "op": "begin" }, never, { "op": end, "tx": 0 }]));
             ok(&results[1]);
         }
         let ids = send(&server, 0..3);
