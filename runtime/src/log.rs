@@ -9,6 +9,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -29,7 +30,13 @@ pub fn init() {
     let given = std::env::var("WRUN_LOG")
         .ok()
         .and_then(|filter| filter.parse().ok());
-    let filter = given.unwrap_or_else(|| Targets::new().with_default(Level::INFO));
+    // What the client of RabbitMQ says of a connection that ended, wrun says, too.
+    let usual = || {
+        Targets::new()
+            .with_default(Level::INFO)
+            .with_target("lapin", LevelFilter::OFF)
+    };
+    let filter = given.unwrap_or_else(usual);
     let log = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(Stderr);
     // Only a test that starts two servers in one process could have set it before.

@@ -16,6 +16,7 @@ pub mod postgres;
 mod presence;
 pub mod protocol;
 pub mod queue;
+pub mod rabbitmq;
 pub mod redis;
 mod remote;
 pub mod server;

@@ -49,6 +49,7 @@ mod processes;
 mod python;
 mod queue;
 mod quotas;
+mod rabbitmq_queue;
 mod recycle;
 mod redis;
 mod redis_queue;

@@ -34,6 +34,7 @@ pub mod process;
 pub mod project;
 pub mod proxy;
 pub mod queue_history;
+pub mod rabbitmq;
 mod random;
 pub mod redis;
 pub mod response;

@@ -6,6 +6,7 @@ mod bindings;
 mod confinement;
 mod disk;
 mod mysql;
+mod rabbitmq;
 mod redis;
 mod system;
 mod tools;

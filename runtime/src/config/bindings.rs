@@ -28,7 +28,7 @@ pub type Secret = Zeroizing<String>;
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct BindingArgs {
     /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…), a queue in PostgreSQL
-    /// (queue.LABEL=postgres://…) or Redis (queue.LABEL=redis://…), locks in Redis (lock.LABEL=redis://…), in the majority of
+    /// (queue.LABEL=postgres://…), Redis (queue.LABEL=redis://…) or RabbitMQ (queue.LABEL=amqp://…), locks in Redis (lock.LABEL=redis://…), in the majority of
     /// several (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); in place of the URL
     /// there may be env:NAME or file:PATH, which hold it; repeatable
     #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
@@ -411,7 +411,9 @@ mod tests {
         for (flags, word) in [
             (&["db.default"][..], "--bind db.LABEL=URL"),
             (&["topic.default=amqp://x"], "--bind db.LABEL=URL"),
-            (&["queue.jobs=amqp://x"], "postgres://"),
+            (&["queue.jobs=mqtt://x"], "amqp://"),
+            (&["db.default=amqp://x"], "postgres://"),
+            (&["queue.jobs=amqp://me:s3cret@x"], "WRUN_BIND_QUEUE_JOBS"),
             (&["queue.nowhere=postgres://x/y"], "[queues.nowhere]"),
             (&["queue.jobs=mysql://x/y"], "redis://"),
             (&["queue.jobs=redis://:s3cret@x"], "WRUN_BIND_QUEUE_JOBS"),

@@ -12,6 +12,7 @@ mod outbox;
 mod postgres;
 mod postgres_locks;
 mod queues;
+mod rabbitmq;
 mod redis;
 mod redis_queue;
 
@@ -63,6 +64,7 @@ trait HasQueue: Backend {
     const DEPTH_MAX: u64 = 20;
     const ATTEMPTS_MAX: u32 = 2;
     const BACKOFF: Duration = Duration::from_millis(20);
+    const DEDUP_IDS: DedupIds = DedupIds::AreRemembered;
 
     fn queue(&self) -> &dyn Queue;
 
@@ -82,6 +84,15 @@ trait HasOutbox: HasDatabase {
 trait HasSharedOutbox: HasOutbox {
     /// Returns the same outbox as another server has it.
     fn elsewhere(&self) -> Rc<dyn Outbox>;
+}
+
+/// What a dedup id is good for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum DedupIds {
+    /// A second message with one is not taken.
+    AreRemembered,
+    /// A second message with one has the id of the first, and comes, too: there is nowhere to remember them.
+    AreIds,
 }
 
 /// A case by its name.
@@ -194,6 +205,10 @@ fn queues_conform() {
     }
     if let Some(server) = redis_queue::Server::start() {
         table.run::<redis_queue::Bound>(queues::cases());
+        drop(server);
+    }
+    if let Some(server) = rabbitmq::Server::start() {
+        table.run::<rabbitmq::Bound>(queues::cases());
         drop(server);
     }
     table.finish();

@@ -1,7 +1,8 @@
 //! What a queue is to the rest of wrun: messages, deliveries, outcomes, and the seam behind which messages are kept.
 //!
 //! `lanes` is a pure state machine that says who handles what and when, and `desk` gives it a clock. `embedded` keeps the
-//! messages in a database of this machine, `postgres::queue` in one of a server, `redis::queue` in Redis or Valkey.
+//! messages in a database of this machine, `postgres::queue` in one of a server, `redis::queue` in Redis or Valkey,
+//! `rabbitmq::queue` in RabbitMQ.
 
 pub(super) mod content;
 pub mod desk;

@@ -3,7 +3,7 @@
 use super::{Finding, Status};
 use crate::config::{BindingArgs, Bindings, Secret, Shared, each_url};
 use crate::failure::Failure;
-use crate::state::{mysql, postgres, redis};
+use crate::state::{mysql, postgres, rabbitmq, redis};
 
 /// Tries each of them.
 pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
@@ -29,6 +29,7 @@ pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
         };
         findings.extend(match bound.backend.as_str() {
             "redis" => runtime.block_on(redis(&name, &bound.shown, &url)),
+            "rabbitmq" => runtime.block_on(rabbitmq(&name, &bound.shown, &url)),
             "mysql" => runtime.block_on(mysql(&name, &bound.shown, &url)),
             _ => runtime.block_on(postgres(&name, &bound.shown, &url)),
         });
@@ -63,6 +64,17 @@ async fn mysql(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
     match mysql::inspect(&address).await {
         Ok(found) => super::mysql::findings(name, shown, &found),
         Err(why) => vec![away(name, shown, &why, "MariaDB or MySQL")],
+    }
+}
+
+async fn rabbitmq(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
+    let address = match rabbitmq::Address::parse(url) {
+        Ok(address) => address,
+        Err(why) => return vec![wrong(name, &why)],
+    };
+    match rabbitmq::inspect(&address).await {
+        Ok(found) => super::rabbitmq::findings(name, shown, &found),
+        Err(why) => vec![away(name, shown, &why, "RabbitMQ")],
     }
 }
 

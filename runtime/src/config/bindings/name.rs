@@ -50,6 +50,7 @@ impl Kind {
                 Self::Lock | Self::Queue,
                 "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix",
             ) => Some("redis"),
+            (Self::Queue, "amqp" | "amqps") => Some("rabbitmq"),
             _ => None,
         }
     }
@@ -58,7 +59,9 @@ impl Kind {
     pub(super) fn example(self) -> &'static str {
         match self {
             Self::Db => "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE",
-            Self::Queue => "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER",
+            Self::Queue => {
+                "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER, amqp://USER@HOST:PORT/VHOST"
+            }
             Self::Lock => {
                 "redis://USER@HOST:PORT/NUMBER, redis://A,redis://B,redis://C, postgres://USER@HOST:PORT/DATABASE"
             }

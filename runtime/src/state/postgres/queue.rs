@@ -24,12 +24,11 @@ use crate::state::BoxFuture;
 use crate::state::db::DbError;
 use crate::state::lock::SessionId;
 use crate::state::queue::desk::{Desk, Found, Shelf, Sink};
-use crate::state::queue::lanes::Lanes;
-use crate::state::queue::sharing::{self, Bell};
+use crate::state::queue::lanes::{HandsBack, Lanes};
+use crate::state::queue::sharing::{self, Bell, Room};
 use crate::state::queue::stored::Change;
 use crate::state::queue::{Message, Peeked, Queue, QueueError, QueueStatus, Settled};
 use crate::state::remote::pool::Pool;
-use room::Room;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -103,7 +102,7 @@ impl PostgresQueue {
             settings,
             Rc::new(Rows(table.clone())),
             sink,
-            Lanes::handing_back,
+            |lanes| lanes.handing_back(HandsBack::All),
         );
         tasks.spawn_local(line::keep(table.clone(), desk.clone()));
         Self {

@@ -259,8 +259,18 @@ impl Desk {
     }
 
     /// Returns a time in milliseconds since 1970.
-    fn to_wall(&self, time: Millis) -> u64 {
+    pub(in crate::state) fn to_wall(&self, time: Millis) -> u64 {
         wall_ms().saturating_add(time.saturating_sub(self.now()))
+    }
+
+    /// Returns a time that is in milliseconds since 1970.
+    pub(in crate::state) fn from_wall(&self, ms: u64) -> Millis {
+        let now = self.now();
+        match ms.saturating_sub(wall_ms()) {
+            0 => now,
+            // Both clocks are read in whole milliseconds: without one more it could come early by a part of one.
+            left => now.saturating_add(left).saturating_add(1),
+        }
     }
 }
 

@@ -89,7 +89,6 @@ impl EmbeddedQueue {
 
     /// Takes messages that the database has got. Those that are here already are passed over.
     pub fn arrived(&self, stored: Vec<Stored>) {
-        let (now, wall) = (self.desk.now(), wall_ms());
         let (messages, dead): (Vec<_>, Vec<_>) = stored
             .into_iter()
             .partition(|stored| stored.queue == self.desk.label);
@@ -99,11 +98,7 @@ impl EmbeddedQueue {
             key: stored.key,
             attempts: stored.attempts,
             alone: stored.alone,
-            ready_at: match stored.ready_at_ms.saturating_sub(wall) {
-                0 => now,
-                // Both clocks are read in whole milliseconds: without one more it could come early by a part of one.
-                left => now.saturating_add(left).saturating_add(1),
-            },
+            ready_at: self.desk.from_wall(stored.ready_at_ms),
         }));
     }
 

@@ -103,9 +103,18 @@ pub struct Lanes {
     takers: Takers,
     /// The receipt that was given last.
     receipt: u64,
-    /// A message that is to be handled again is the caller's to add again.
-    hands_back: bool,
+    /// Which messages that are to be handled again are the caller's to add again.
+    hands_back: HandsBack,
     effects: Vec<Effect>,
+}
+
+/// Which messages that are to be handled again others may handle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HandsBack {
+    Nothing,
+    /// Those with a key wait here: of others of their key none may overtake them.
+    WithoutKey,
+    All,
 }
 
 /// The highest receipt that a process may begin with: far from where counting on would end.
@@ -129,17 +138,14 @@ impl Lanes {
             places: Places::default(),
             takers: Takers::default(),
             receipt,
-            hands_back: false,
+            hands_back: HandsBack::Nothing,
             effects: Vec::new(),
         }
     }
 
-    /// Has a message that is to be handled again taken out: others may handle it.
-    pub fn handing_back(self) -> Self {
-        Self {
-            hands_back: true,
-            ..self
-        }
+    /// Has messages that are to be handled again taken out: others may handle them.
+    pub fn handing_back(self, hands_back: HandsBack) -> Self {
+        Self { hands_back, ..self }
     }
 
     /// Replaces the policy. Messages that have had too many tries by the new one are given up now.
@@ -353,7 +359,12 @@ impl Lanes {
             ready_at: message.ready_at,
             alone: message.alone,
         });
-        match self.hands_back {
+        let is_handed_back = match self.hands_back {
+            HandsBack::Nothing => false,
+            HandsBack::WithoutKey => !message.has_key(),
+            HandsBack::All => true,
+        };
+        match is_handed_back {
             true => self.places.remove(id),
             false => self.places.land(id),
         }

@@ -57,6 +57,37 @@ impl Bell {
     }
 }
 
+/// How long a count is good.
+const GOOD: Duration = Duration::from_secs(1);
+
+/// How many more messages a queue takes, as far as this server knows: what was counted now and then, and changed by this server
+/// since.
+#[derive(Default)]
+pub(in crate::state) struct Room {
+    left: u64,
+    counted_at: Option<Instant>,
+}
+
+impl Room {
+    /// There is room for so many.
+    pub(in crate::state) fn count(&mut self, left: u64) {
+        self.left = left;
+        self.counted_at = Some(Instant::now());
+    }
+
+    /// Takes room; `None` if there may not be enough, or nobody knows.
+    pub(in crate::state) fn take(&mut self, count: u64) -> Option<()> {
+        self.counted_at.filter(|at| at.elapsed() < GOOD)?;
+        self.left = self.left.checked_sub(count)?;
+        Some(())
+    }
+
+    /// Messages are gone.
+    pub(in crate::state) fn add(&mut self, count: u64) {
+        self.left += count;
+    }
+}
+
 /// Returns the id of a message that is known outside. No label has a colon, so none of an embedded queue is like it.
 pub(in crate::state) fn outside(label: &str, id: i64) -> String {
     format!("{label}:{id}")

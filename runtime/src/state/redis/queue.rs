@@ -32,7 +32,7 @@ use crate::failure::{Failure, OrFail as _};
 use crate::state::BoxFuture;
 use crate::state::lock::SessionId;
 use crate::state::queue::desk::{Desk, Found, Shelf, Sink, to_the_end};
-use crate::state::queue::lanes::Lanes;
+use crate::state::queue::lanes::{HandsBack, Lanes};
 use crate::state::queue::sharing::{self, Bell};
 use crate::state::queue::stored::Change;
 use crate::state::queue::{Message, Peeked, Queue, QueueError, QueueStatus, Settled};
@@ -112,7 +112,9 @@ impl RedisQueue {
             bell: Bell::default(),
         });
         let shelf = Rc::new(Kept(store.clone()));
-        let (desk, tasks) = Desk::new(label.to_owned(), settings, shelf, sink, Lanes::handing_back);
+        let (desk, tasks) = Desk::new(label.to_owned(), settings, shelf, sink, |lanes| {
+            lanes.handing_back(HandsBack::All)
+        });
         Self {
             desk,
             store,

@@ -5,39 +5,13 @@ use super::Table;
 use super::look::number;
 use crate::state::db::DbError;
 use crate::state::queue::{Message, QueueError};
-use std::time::Duration;
-use tokio::time::Instant;
 use tokio_postgres::types::Type;
-
-/// How long a count is good.
-const GOOD: Duration = Duration::from_secs(1);
 
 const COUNT: &str =
     "SELECT count(*) FROM (SELECT FROM wrun.messages WHERE queue = $1 LIMIT $2) AS counted";
 
 const KNOWN: &str = "SELECT count(*) FROM wrun.dedup \
     WHERE queue = $1 AND dedup_id = ANY($2) AND at >= clock_timestamp() - $3 * interval '1 second'";
-
-/// What was counted, and changed by this server since.
-#[derive(Default)]
-pub(super) struct Room {
-    left: u64,
-    counted_at: Option<Instant>,
-}
-
-impl Room {
-    /// Takes room; `None` if there may not be enough, or nobody knows.
-    fn take(&mut self, count: u64) -> Option<()> {
-        self.counted_at.filter(|at| at.elapsed() < GOOD)?;
-        self.left = self.left.checked_sub(count)?;
-        Some(())
-    }
-
-    /// Messages are gone.
-    pub(super) fn add(&mut self, count: u64) {
-        self.left += count;
-    }
-}
 
 impl Table {
     /// Takes room for messages; `Full` if there is not enough.
@@ -67,10 +41,7 @@ impl Table {
             })
             .await?;
         let left = most.saturating_sub(counted);
-        self.room.replace(Room {
-            left,
-            counted_at: Some(Instant::now()),
-        });
+        self.room.borrow_mut().count(left);
         Ok(left)
     }
 

@@ -282,6 +282,10 @@ impl Places {
 }
 
 impl Message {
+    pub(super) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     fn is_in_flight(&self) -> bool {
         matches!(self.place, Place::InFlight(_))
     }

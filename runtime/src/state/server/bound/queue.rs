@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::state::postgres::{self, PostgresQueue};
 use crate::state::queue::Queue;
 use crate::state::queue::desk::Sink;
+use crate::state::rabbitmq::{self, RabbitQueue};
 use crate::state::redis::{self, RedisQueue};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use std::rc::Rc;
 pub(in crate::state::server) enum Place {
     Postgres(Box<postgres::Address>),
     Redis(Box<redis::Address>),
+    Rabbit(Box<rabbitmq::Address>),
 }
 
 impl Place {
@@ -22,6 +24,9 @@ impl Place {
         match url.split_once("://") {
             Some(("postgres" | "postgresql", _)) => {
                 postgres::Address::parse(url).map(|it| Self::Postgres(Box::new(it)))
+            }
+            Some(("amqp" | "amqps", _)) => {
+                rabbitmq::Address::parse(url).map(|it| Self::Rabbit(Box::new(it)))
             }
             _ => redis::Address::parse(url).map(|it| Self::Redis(Box::new(it))),
         }
@@ -32,6 +37,7 @@ impl Place {
         match self {
             Self::Postgres(address) => address.ports(),
             Self::Redis(address) => address.port().into_iter().collect(),
+            Self::Rabbit(address) => vec![address.port()],
         }
     }
 
@@ -40,6 +46,7 @@ impl Place {
         match self {
             Self::Postgres(address) => address.sockets(),
             Self::Redis(address) => address.socket().into_iter().collect(),
+            Self::Rabbit(_) => Vec::new(),
         }
     }
 
@@ -48,6 +55,7 @@ impl Place {
         match self {
             Self::Postgres(address) => address.resolves(),
             Self::Redis(address) => address.resolves(),
+            Self::Rabbit(address) => address.resolves(),
         }
     }
 }
@@ -57,6 +65,7 @@ impl Place {
 pub(in crate::state::server) enum BoundQueue {
     Postgres(PostgresQueue),
     Redis(RedisQueue),
+    Rabbit(RabbitQueue),
 }
 
 impl BoundQueue {
@@ -76,6 +85,9 @@ impl BoundQueue {
             Place::Redis(address) => {
                 Self::Redis(RedisQueue::new(label, settings, *address, server, sink))
             }
+            Place::Rabbit(address) => {
+                Self::Rabbit(RabbitQueue::new(label, settings, *address, sink))
+            }
         }
     }
 
@@ -84,6 +96,7 @@ impl BoundQueue {
         match self {
             Self::Postgres(queue) => queue.prepare().await,
             Self::Redis(queue) => queue.prepare(is_again).await,
+            Self::Rabbit(queue) => queue.prepare(is_again).await,
         }
     }
 
@@ -92,6 +105,7 @@ impl BoundQueue {
         match self {
             Self::Postgres(queue) => queue.configure(settings),
             Self::Redis(queue) => queue.configure(settings),
+            Self::Rabbit(queue) => queue.configure(settings),
         }
     }
 
@@ -99,6 +113,7 @@ impl BoundQueue {
         match self {
             Self::Postgres(queue) => Rc::new(queue.clone()),
             Self::Redis(queue) => Rc::new(queue.clone()),
+            Self::Rabbit(queue) => Rc::new(queue.clone()),
         }
     }
 
@@ -107,6 +122,7 @@ impl BoundQueue {
         match self {
             Self::Postgres(queue) => queue.why_away(),
             Self::Redis(queue) => queue.why_away(),
+            Self::Rabbit(queue) => queue.why_away(),
         }
     }
 
@@ -115,6 +131,7 @@ impl BoundQueue {
         match self {
             Self::Postgres(queue) => queue.close().await,
             Self::Redis(queue) => queue.close().await,
+            Self::Rabbit(queue) => queue.close().await,
         }
     }
 }
