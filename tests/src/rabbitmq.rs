@@ -10,7 +10,7 @@ use crate::wait::{SOON, eventually};
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -139,6 +139,17 @@ impl Rabbit {
     pub fn url(&self, host: &str) -> String {
         let host = host.replace('/', "%2f");
         format!("amqp://guest:guest@127.0.0.1:{}/{host}", self.ports.clients)
+    }
+
+    /// Has it take connections at this address, too.
+    pub fn serve_at(&mut self, address: Ipv4Addr) {
+        let port = self.ports.clients;
+        self.settings
+            .push(format!("listeners.tcp.2 = {address}:{port}"));
+        self.settings
+            .push("loopback_users.guest = false".to_owned());
+        self.kill();
+        self.start_again();
     }
 
     /// Returns its port.

@@ -12,6 +12,7 @@ use wrun_tests::guests::example;
 use wrun_tests::hosts::{HERE, Hosts, NETWORK};
 use wrun_tests::murder::Victims;
 use wrun_tests::postgres::Postgres;
+use wrun_tests::rabbitmq::Rabbit;
 use wrun_tests::redis::Redis;
 use wrun_tests::sale::{Sale, Way};
 use wrun_tests::{Launch, Server, Wrun, checkout, process, repository};
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
 struct Engines {
     redis: Redis,
     postgres: Postgres,
+    rabbit: Rabbit,
 }
 
 impl Engines {
@@ -86,7 +88,13 @@ impl Engines {
         let redis = Redis::with(&everywhere)?;
         let mut postgres = Postgres::for_test()?;
         postgres.serve_to(NETWORK);
-        Some(Self { redis, postgres })
+        let mut rabbit = Rabbit::for_test()?;
+        rabbit.serve_at(HERE);
+        Some(Self {
+            redis,
+            postgres,
+            rabbit,
+        })
     }
 
     /// Binds all of a server's labels, so that `what` has nothing in common with what was before.
@@ -94,10 +102,12 @@ impl Engines {
         self.postgres.create(what);
         let postgres = format!("postgres://postgres@{HERE}:{}/{what}", self.postgres.port());
         let redis = format!("redis://{HERE}:{}", self.redis.port());
+        let rabbit = self.rabbit.virtual_host();
+        let rabbit = rabbit.replace("127.0.0.1", &HERE.to_string());
         launch
             .workers(2)
             .flag("--bind", format!("db.default={postgres}"))
-            .flag("--bind", format!("queue.{queue}={postgres}"))
+            .flag("--bind", format!("queue.{queue}={rabbit}"))
             .flag("--lock", "default")
             .flag("--bind", format!("lock.default={redis}"))
     }
