@@ -43,8 +43,10 @@ impl Address {
             (AMQPScheme::AMQP, None) => None,
             (AMQPScheme::AMQP, Some(_)) => return Err("sslrootcert goes with amqps://".to_owned()),
         };
-        let host = &mut uri.authority.host;
-        *host = host.trim_matches(['[', ']']).to_owned();
+        // The parser takes an address of IPv6 for no host at all.
+        if let Some(host) = in_brackets(&url) {
+            host.clone_into(&mut uri.authority.host);
+        }
         // A slash at the end names no virtual host, whatever else it could mean.
         if uri.vhost.is_empty() {
             "/".clone_into(&mut uri.vhost);
@@ -99,6 +101,14 @@ impl Address {
     }
 }
 
+/// Returns the address of IPv6 in a URL, if that is its host.
+fn in_brackets(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let place = rest.split(['/', '?']).next()?;
+    let host = place.rsplit('@').next()?.strip_prefix('[')?;
+    Some(host.split_once(']')?.0)
+}
+
 /// Takes the file of certificates out of the parameters.
 fn split_roots(url: &str) -> (String, Option<PathBuf>) {
     let Some((place, parameters)) = url.split_once('?') else {
@@ -131,13 +141,15 @@ mod tests {
             ),
             ("amqp://127.0.0.1", 5672, false, "/"),
             ("amqp://127.0.0.1/", 5672, false, "/"),
-            ("amqps://[::1]/%2fa", 5671, false, "/a"),
+            ("amqps://me:x@[::1]/%2fa", 5671, false, "/a"),
         ] {
             let address = Address::parse(url).unwrap();
             assert_eq!((address.port(), address.resolves()), (port, resolves));
             assert_eq!(address.uri.vhost, vhost, "{url}");
         }
-        assert!(Address::parse("amqps://[::1]").unwrap().is_encrypted());
+        let address = Address::parse("amqps://[::1]:7000").unwrap();
+        assert!(address.is_encrypted() && address.is_local());
+        assert_eq!(address.place(), "::1:7000");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// How long it may take.
-const INSPECT_MAX: Duration = Duration::from_secs(5);
+const INSPECT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a server that is short of memory or disk takes to say so.
 const ALARM: Duration = Duration::from_millis(300);

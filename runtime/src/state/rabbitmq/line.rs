@@ -18,13 +18,13 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How long it may take to connect, to make what a queue consists of, and to answer.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 const DECLARE_MAX: Duration = Duration::from_secs(30);
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is asked for a sign of life, and how long it may take to give one.
 const PING: Duration = Duration::from_secs(1);
-const PONG_MAX: Duration = Duration::from_secs(3);
+const PONG_MAX: Duration = Duration::from_secs(5);
 
 /// The first and the longest pause before it is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
