@@ -5,7 +5,6 @@ use crate::{serve, wrun};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::time::Instant;
-use wrun_tests::guests::example;
 use wrun_tests::murder::Victims;
 use wrun_tests::outcome::finding;
 use wrun_tests::proxy::{Proxy, Weather};
@@ -154,22 +153,6 @@ fn nothing_is_lost_or_out_of_order_while_rabbitmq_is_killed_and_the_way_to_it_is
         recorded.join().expect("the clients go on")
     });
     assert_sound(&history);
-}
-
-#[test]
-fn send_in_a_transaction_says_why_it_cannot_be() {
-    let Some(rabbit) = Rabbit::shared() else {
-        return;
-    };
-    let launch = wrun().serve(example("inventory")).workers(1);
-    let server = launch
-        .flag("--bind", "queue.orders=env:WRUN_TEST_RABBIT")
-        .env("WRUN_TEST_RABBIT", rabbit.virtual_host())
-        .start();
-    assert_eq!(server.post("/buy/queue", b"").status, 500);
-    server.log().line_with(
-        "a transaction can only send to a queue in its own database; send after the commit",
-    );
 }
 
 #[test]
