@@ -264,7 +264,7 @@ impl Desk {
     }
 
     /// Returns a time that is in milliseconds since 1970.
-    pub(in crate::state) fn from_wall(&self, ms: u64) -> Millis {
+    pub(in crate::state) fn of_wall(&self, ms: u64) -> Millis {
         let now = self.now();
         match ms.saturating_sub(wall_ms()) {
             0 => now,

@@ -98,7 +98,7 @@ impl EmbeddedQueue {
             key: stored.key,
             attempts: stored.attempts,
             alone: stored.alone,
-            ready_at: self.desk.from_wall(stored.ready_at_ms),
+            ready_at: self.desk.of_wall(stored.ready_at_ms),
         }));
     }
 

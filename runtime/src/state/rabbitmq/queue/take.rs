@@ -282,7 +282,7 @@ impl<'a> Taking<'a> {
             let arrival = self.store.held.borrow_mut().arrive(held, is_again);
             match arrival {
                 Arrival::New(entry) => entries.push(Entry {
-                    ready_at: self.desk.from_wall(entry.ready_at),
+                    ready_at: self.desk.of_wall(entry.ready_at),
                     ..entry
                 }),
                 Arrival::Known => {}
