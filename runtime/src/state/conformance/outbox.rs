@@ -84,7 +84,7 @@ impl Elsewhere {
 
     fn bodies(&self) -> Vec<String> {
         let taken = self.taken.borrow();
-        let text = |message: &Message| String::from_utf8(message.body.clone()).unwrap();
+        let text = |message: &Message| String::from_utf8_lossy(&message.body).into_owned();
         taken.iter().map(text).collect()
     }
 
