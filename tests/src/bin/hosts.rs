@@ -107,7 +107,8 @@ impl Engines {
         launch
             .workers(2)
             .flag("--bind", format!("db.default={postgres}"))
-            .flag("--bind", format!("queue.{queue}={rabbit}"))
+            // It has a password, which a flag may not have.
+            .env(&format!("WRUN_BIND_QUEUE_{}", queue.to_uppercase()), rabbit)
             .flag("--lock", "default")
             .flag("--bind", format!("lock.default={redis}"))
     }
