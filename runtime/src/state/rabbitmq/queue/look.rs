@@ -27,6 +27,9 @@ const CALM_MAX: Duration = Duration::from_millis(100);
 /// How long the next dead letter may take.
 const HANDED_OUT: Duration = Duration::from_secs(2);
 
+/// How long RabbitMQ may take to have letters back.
+const BACK_MAX: Duration = Duration::from_secs(1);
+
 /// How many messages there are, as far as this server knows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
@@ -135,11 +138,23 @@ impl Store {
             }
             Ok(found)
         });
-        found.await.map_err(looked)
+        let found = found.await.map_err(looked)?;
+        self.dead_are_back(&live, found.len() as u64).await;
+        Ok(found)
+    }
+
+    /// Waits until so many dead letters are there again after they were shown, so that whoever redrives next finds them.
+    async fn dead_are_back(&self, live: &Live, shown: u64) {
+        let begin = Instant::now();
+        while begin.elapsed() < BACK_MAX
+            && self.counts(live).await.is_ok_and(|now| now.dead() < shown)
+        {
+            sleep(ON_ITS_WAY).await;
+        }
     }
 
     /// Has the oldest dead letters handed out together, which takes RabbitMQ one step and not one for each. They are there again
-    /// when the channel is closed.
+    /// a moment after the channel is closed.
     async fn dead_letters(&self, channel: &Channel, most: u32) -> Result<Vec<Delivery>, Failed> {
         let there = count(channel, self.names.dead()).await?.min(most.into());
         let most = u16::try_from(there).unwrap_or(u16::MAX);
