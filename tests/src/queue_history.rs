@@ -69,7 +69,13 @@ pub fn record_at(servers: &[&Server], each: usize, victims: Victims) -> History 
         };
         servers.iter().all(is_empty).then_some(())
     });
-    let dead: Vec<Value> = server.command(&["queue", "peek", "jobs", "--dead", "--count", "100"]);
+    // A broker that was just killed may not answer at once.
+    let dead: Vec<Value> = eventually("dead letters are shown", PATIENCE, || {
+        let peek = [
+            "queue", "peek", "jobs", "--dead", "--count", "100", "--json",
+        ];
+        serde_json::from_str(&server.control(peek).stdout).ok()
+    });
     let id = |message: &Value| message["id"].as_str().map(str::to_owned);
     History {
         sent,
