@@ -43,10 +43,6 @@ impl Counts {
     pub(super) fn messages(self) -> u64 {
         self.ready + self.delayed + self.held
     }
-
-    pub(super) fn dead(self) -> u64 {
-        self.dead
-    }
 }
 
 impl Store {
@@ -143,12 +139,17 @@ impl Store {
         Ok(found)
     }
 
+    /// Counts the dead letters.
+    pub(super) async fn dead(&self, live: &Live) -> Result<u64, Failed> {
+        let dead = self.names.dead();
+        let counted = self.ask(live, async |channel| Ok(count(channel, dead).await?));
+        counted.await
+    }
+
     /// Waits until so many dead letters are there again after they were shown, so that whoever redrives next finds them.
     async fn dead_are_back(&self, live: &Live, shown: u64) {
         let begin = Instant::now();
-        while begin.elapsed() < BACK_MAX
-            && self.counts(live).await.is_ok_and(|now| now.dead() < shown)
-        {
+        while begin.elapsed() < BACK_MAX && self.dead(live).await.is_ok_and(|there| there < shown) {
             sleep(ON_ITS_WAY).await;
         }
     }

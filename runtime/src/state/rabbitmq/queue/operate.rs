@@ -14,7 +14,7 @@ impl Store {
     /// Sends dead letters back; returns how many. Not those that become dead letters again meanwhile.
     pub(super) async fn redrive(&self, most: u32) -> Result<u64, QueueError> {
         let live = self.line.live().map_err(looked)?;
-        let there = self.counts(&live).await.map_err(looked)?.dead();
+        let there = self.dead(&live).await.map_err(looked)?;
         let mut moved = 0;
         while moved < there.min(u64::from(most)) {
             let one = self.ask(&live, async |channel| {
