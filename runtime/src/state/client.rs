@@ -4,6 +4,7 @@
 
 mod deliveries;
 mod guard;
+mod lanes;
 mod line;
 mod link;
 mod transaction;
@@ -21,6 +22,7 @@ use super::protocol::{Call, Reply};
 use super::queue::{Message, QueueError};
 use crate::state_folder::Way;
 use deliveries::Consuming;
+use lanes::Lanes;
 use link::{Link, Unanswered, Unsent};
 use std::io;
 use std::path::Path;
@@ -56,6 +58,7 @@ struct Line {
     patience: Duration,
     current: watch::Sender<Option<Arc<Link>>>,
     consuming: Arc<Consuming>,
+    lanes: Arc<Lanes>,
     /// The last number that was given to an instance, a guard or a transaction.
     number: AtomicU64,
 }
@@ -103,6 +106,7 @@ impl Client {
             patience,
             current: watch::Sender::new(None),
             consuming: Arc::default(),
+            lanes: Arc::default(),
             number: AtomicU64::new(0),
         });
         let task = tokio::spawn(line::keep(line.clone()));

@@ -10,9 +10,11 @@ use super::lock::{Acquire, LockError, LockStatus};
 use super::queue::{Delivery, Message, Peeked, QueueError, QueueStatus, Settled};
 use serde::{Deserialize, Serialize};
 
+mod exchange;
 mod frame;
 mod stream;
 
+pub use exchange::{Exchange, Hold, is_gone};
 pub use frame::{Incoming, Outgoing, Oversized};
 pub use stream::Stream;
 
@@ -141,6 +143,9 @@ pub enum Call {
 pub enum Role {
     /// A worker of this generation: what it may use is what that generation's manifest grants.
     Worker { generation: u64 },
+    /// One of these workers, whose connection is for one transaction after the other, and for nothing else. So the engine can
+    /// have it to itself.
+    Lane { generation: u64 },
     /// A `wrun` command of the server's user. Refused to children of the supervisor.
     Operator,
 }

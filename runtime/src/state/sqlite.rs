@@ -14,6 +14,7 @@ mod database;
 mod error;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod loan;
 mod messages;
 mod migrate;
 mod outbox;
@@ -31,6 +32,8 @@ mod ticket;
 mod tokens;
 mod work;
 mod writer;
+
+pub use loan::{MaySend, Returned};
 
 use super::BoxFuture;
 use super::db::{Database, DbError};

@@ -143,6 +143,7 @@ impl<'a> Reading<'a> {
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
+        self.line.lanes.close();
         self.line.consuming.disconnect();
         self.line.current.send_replace(None);
         self.link.close();

@@ -82,6 +82,8 @@ pub(super) struct Link {
     guards: Mutex<HashMap<u64, Arc<Held>>>,
     /// Transactions that were begun and have not ended.
     transactions: AtomicUsize,
+    /// A transaction goes on.
+    served: AtomicBool,
     /// A guard needs signs of life more often than there were any until now.
     hurry: Notify,
     /// When the last sign of life that was answered was sent.
@@ -100,6 +102,7 @@ impl Link {
             calls: Mutex::new(Some(HashMap::new())),
             guards: Mutex::default(),
             transactions: AtomicUsize::new(0),
+            served: AtomicBool::new(false),
             hurry: Notify::new(),
             renewed: Mutex::new(Instant::now()),
             id: AtomicU64::new(0),
@@ -140,9 +143,20 @@ impl Link {
         Ok(true)
     }
 
+    /// A call is sent of a transaction that goes on.
+    pub(super) fn set_served(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether a transaction goes on, where this is the connection of one at a time.
+    pub(super) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
     /// A transaction has ended. What ends it was sent before.
     pub(super) fn end_transaction(&self) {
         self.transactions.fetch_sub(1, Ordering::Relaxed);
+        self.served.store(false, Ordering::Relaxed);
     }
 
     /// Sends a call that needs no answer; false says that it could not. Then the end of the connection does more than it
@@ -215,6 +229,12 @@ impl Link {
     /// Tells whether the connection lasts, as far as is known.
     pub(super) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// Says that nothing more is coming, which ends what was made on the connection.
+    pub(super) fn hang_up(&self) {
+        self.open.store(false, Ordering::Release);
+        self.stream.hang_up();
     }
 
     /// Ends the connection, and with it everything that was made on it.

@@ -1,5 +1,6 @@
 //! A client and a state process that does what the test says.
 
+use super::lanes::LANES_MAX;
 use super::*;
 use crate::state::db::{Done, Value};
 use crate::state::protocol::{FromState, Incoming, Outgoing, Request, TRANSACTIONS_MAX};
@@ -204,32 +205,87 @@ async fn reading_and_locking_are_unavailable_when_the_connection_breaks() {
 async fn transaction_is_over_with_its_connection() {
     let socket = Socket::new();
     let client = socket.client();
-    let (transaction, peer) = begun(&client, &socket).await;
+    let (transaction, _first, lane) = begun(&client, &socket).await;
     let (statement, want) = statement();
     let run = transaction.run(statement.clone(), want);
-    let (ran, call) = both(run, break_off(peer)).await;
+    let (ran, call) = both(run, break_off(lane)).await;
     assert!(matches!(call, Call::Run { .. }));
     assert!(matches!(ran, Err(DbError::Unavailable(_))));
     assert_eq!(transaction.run(statement, want).await, Err(DbError::Closed));
     assert_eq!(transaction.commit().await, Err(DbError::Closed));
 }
 
-/// Begins a transaction, whose peer says nothing to that.
-async fn begun(client: &Client, socket: &Socket) -> (Transaction, Peer) {
+/// Connects, and begins a transaction on a lane, whose peer says nothing to that.
+async fn begun(client: &Client, socket: &Socket) -> (Transaction, Peer, Peer) {
+    let first = connected(client, socket).await;
+    let (transaction, lane) = begun_on_next(client, socket).await;
+    (transaction, first, lane)
+}
+
+/// Returns the peer of the first connection once the client uses it.
+async fn connected(client: &Client, socket: &Socket) -> Peer {
+    let send = client.send("queue", vec![Message::default()]);
+    let (sent, peer) = both(send, async {
+        let mut peer = socket.accept().await;
+        let request = peer.request().await;
+        peer.answer(request.id, Reply::Ids(Vec::new())).await;
+        peer
+    })
+    .await;
+    sent.unwrap();
+    peer
+}
+
+/// Begins a transaction on a lane that is not connected yet.
+async fn begun_on_next(client: &Client, socket: &Socket) -> (Transaction, Peer) {
     let begin = client.begin("db", TxOptions::default(), &[]);
-    let (transaction, mut peer) = both(begin, socket.accept()).await;
+    let (transaction, mut lane) = both(begin, socket.accept()).await;
+    begins(&mut lane).await;
+    (transaction.unwrap(), lane)
+}
+
+async fn begins(peer: &mut Peer) {
     let request = peer.request().await;
     assert!(matches!(request.call, Call::Begin { .. }));
     assert_eq!(request.id, 0);
-    (transaction.unwrap(), peer)
+}
+
+/// Runs a statement and has it answered.
+async fn run(transaction: &Transaction, peer: &mut Peer) {
+    let (statement, want) = statement();
+    let (ran, ()) = both(transaction.run(statement, want), async {
+        let request = peer.request().await;
+        let steps = vec![Step::Done(Done::default())];
+        peer.answer(request.id, Reply::Steps(steps)).await;
+    })
+    .await;
+    ran.unwrap();
+}
+
+/// Commits and has it acknowledged.
+async fn commit(transaction: &Transaction, peer: &mut Peer) {
+    let (committed, ()) = both(transaction.commit(), async {
+        let request = peer.request().await;
+        assert!(matches!(request.call, Call::Commit { .. }));
+        peer.answer(request.id, Reply::Done).await;
+    })
+    .await;
+    committed.unwrap();
+}
+
+/// Waits for the end of a connection.
+async fn ends(mut peer: Peer) {
+    let mut rest = Vec::new();
+    let read = peer.stream.read_to_end(&mut rest);
+    timeout(DEADLINE, read).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn outcome_of_a_commit_is_unknown_when_the_connection_breaks() {
     let socket = Socket::new();
     let client = socket.client();
-    let (transaction, peer) = begun(&client, &socket).await;
-    let (committed, _) = both(transaction.commit(), break_off(peer)).await;
+    let (transaction, _first, lane) = begun(&client, &socket).await;
+    let (committed, _) = both(transaction.commit(), break_off(lane)).await;
     assert_eq!(committed, Err(DbError::OutcomeUnknown));
     assert_eq!(transaction.commit().await, Err(DbError::Closed));
 }
@@ -238,25 +294,78 @@ async fn outcome_of_a_commit_is_unknown_when_the_connection_breaks() {
 async fn transaction_is_rolled_back_when_it_is_dropped() {
     let socket = Socket::new();
     let client = socket.client();
-    let (transaction, mut peer) = begun(&client, &socket).await;
+    let (transaction, _first, mut lane) = begun(&client, &socket).await;
+    run(&transaction, &mut lane).await;
     drop(transaction);
-    let request = peer.request().await;
+    let request = lane.request().await;
     assert!(matches!(request.call, Call::Rollback { .. }));
     assert_eq!(request.id, 0);
+    // That is enough for the next one to use the same lane.
+    let _next = client.begin("db", TxOptions::default(), &[]).await.unwrap();
+    begins(&mut lane).await;
+}
+
+#[tokio::test]
+async fn lane_is_used_by_one_transaction_after_the_other() {
+    let socket = Socket::new();
+    let client = socket.client();
+    let (first, _first_connection, mut lane) = begun(&client, &socket).await;
+    let (second, other) = begun_on_next(&client, &socket).await;
+    commit(&first, &mut lane).await;
+    let third = client.begin("db", TxOptions::default(), &[]).await.unwrap();
+    begins(&mut lane).await;
+    drop((second, third));
+    // Nothing was answered on either, so it ends with its transaction.
+    both(ends(lane), ends(other)).await;
+}
+
+#[tokio::test]
+async fn call_that_is_not_waited_for_any_more_ends_with_its_lane() {
+    let socket = Socket::new();
+    let client = socket.client();
+    let (transaction, _first, mut lane) = begun(&client, &socket).await;
+    run(&transaction, &mut lane).await;
+    let (statement, want) = statement();
+    tokio::select! {
+        _ = transaction.run(statement, want) => panic!("nobody answers"),
+        request = lane.request() => assert!(matches!(request.call, Call::Run { .. })),
+    }
+    both(transaction.rollback(), ends(lane)).await;
+}
+
+#[tokio::test]
+async fn lanes_end_with_the_first_connection() {
+    let socket = Socket::new();
+    let client = socket.client();
+    let (transaction, first, lane) = begun(&client, &socket).await;
+    drop(first);
+    both(ends(lane), async {
+        let (statement, want) = statement();
+        let ran = transaction.run(statement, want).await;
+        assert!(matches!(ran, Err(DbError::Unavailable(_))));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn only_so_many_transactions_are_open() {
     let socket = Socket::new();
     let client = socket.client();
-    let (first, _peer) = begun(&client, &socket).await;
+    let mut first = connected(&client, &socket).await;
     let begin = || client.begin("db", TxOptions::default(), &[]);
-    let mut more = Vec::new();
-    while more.len() < TRANSACTIONS_MAX - 1 {
-        more.push(begin().await.unwrap());
+    let (mut lanes, mut open) = (Vec::new(), Vec::new());
+    while lanes.len() < LANES_MAX {
+        let (transaction, lane) = begun_on_next(&client, &socket).await;
+        open.push(transaction);
+        lanes.push(lane);
+    }
+    let one = begin().await.unwrap();
+    begins(&mut first).await;
+    for _ in 1..TRANSACTIONS_MAX {
+        open.push(begin().await.unwrap());
     }
     assert!(matches!(begin().await, Err(DbError::Unavailable(_))));
-    drop(first);
+    drop(one);
     begin().await.unwrap();
 }
 

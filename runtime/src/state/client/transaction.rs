@@ -2,13 +2,14 @@
 //!
 //! It lives as long as its connection: when that breaks it is rolled back, unless its commit was on the way.
 
-use super::link::{Link, Pending, Unanswered};
-use super::{Fences, Line, UNEXPECTED, UNREACHABLE};
+use super::lanes::Lane;
+use super::link::{Link, Pending, Unanswered, Unsent};
+use super::{Fences, Line, UNEXPECTED, UNREACHABLE, locked};
 use crate::state::db::{Column, DbError, Row, Statement, Step, TxOptions, Want};
 use crate::state::protocol::{Call, Reply, TRANSACTIONS_MAX};
 use crate::state::queue::{Message, QueueError};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What the first call of a transaction is told whose connection broke.
 const ROLLED_BACK: &str = "the state process was restarted, the transaction was rolled back";
@@ -17,6 +18,8 @@ const ROLLED_BACK: &str = "the state process was restarted, the transaction was 
 #[derive(Debug)]
 pub struct Transaction {
     open: Arc<Open>,
+    /// The connection that it has to itself, if it has one.
+    lane: Mutex<Option<Lane>>,
     db: String,
     read_only: bool,
 }
@@ -36,6 +39,9 @@ struct Open {
     number: u64,
     /// The number of its next cursor.
     cursors: AtomicU64,
+    /// Its calls, and those of them that were answered.
+    asked: AtomicU64,
+    answered: AtomicU64,
     /// It was committed or rolled back, or is known to be broken.
     ended: AtomicBool,
 }
@@ -49,28 +55,45 @@ impl Transaction {
         fences: Fences,
     ) -> Result<Self, DbError> {
         let number = line.number();
-        let call = Call::Begin {
+        let mut call = Call::Begin {
             tx: number,
             db: db.to_owned(),
             options,
             fences: fences.numbers,
         };
+        if fences.link.is_none() {
+            while let Some(lane) = line.lanes.take(line).await {
+                match lane.link().begin(call) {
+                    Ok(_) => return Ok(Self::new(number, db, options, lane.link(), Some(lane))),
+                    // It broke, and this is the first to notice.
+                    Err(Unsent::Closed(unsent)) => call = *unsent,
+                    Err(error) => return Err(unchanged(error.into())),
+                }
+            }
+        }
         let begun = line.on(fences.link, call, Link::begin).await;
         let (link, has_place) = begun.map_err(unchanged)?;
         if !has_place {
             let what = format!("more than {TRANSACTIONS_MAX} transactions of one worker");
             return Err(DbError::Unavailable(what));
         }
-        Ok(Self {
+        Ok(Self::new(number, db, options, link, None))
+    }
+
+    fn new(number: u64, db: &str, options: TxOptions, link: Arc<Link>, lane: Option<Lane>) -> Self {
+        Self {
             open: Arc::new(Open {
                 link,
                 number,
                 cursors: AtomicU64::new(0),
+                asked: AtomicU64::new(0),
+                answered: AtomicU64::new(0),
                 ended: AtomicBool::new(false),
             }),
+            lane: Mutex::new(lane),
             db: db.to_owned(),
             read_only: options.read_only,
-        })
+        }
     }
 
     /// Returns the label of its database.
@@ -147,7 +170,11 @@ impl Transaction {
         let tx = self.open.number;
         let pending = self.open.ask(Call::Commit { tx })?;
         self.open.end();
-        match pending.reply().await {
+        let reply = pending.reply().await;
+        if reply.is_ok() {
+            self.keep_lane();
+        }
+        match reply {
             Ok(Reply::Done) => Ok(()),
             Ok(reply) => Err(refused(reply)),
             Err(_) if self.read_only => Err(DbError::Unavailable(UNREACHABLE.to_owned())),
@@ -158,10 +185,27 @@ impl Transaction {
     /// Undoes everything. What has ended already stays as it is.
     pub async fn rollback(&self) {
         let tx = self.open.number;
+        if !self.open.ended.load(Ordering::Acquire)
+            && !self.open.is_idle()
+            && locked(&self.lane).take().is_some()
+        {
+            // Nobody need wait until it begins, or until a call is done.
+            self.open.end();
+            return;
+        }
         if let Ok(pending) = self.open.ask(Call::Rollback { tx }) {
             self.open.end();
             // Without an answer it is rolled back all the same.
-            let _ = pending.reply().await;
+            if pending.reply().await.is_ok() {
+                self.keep_lane();
+            }
+        }
+    }
+
+    /// The last call was answered.
+    fn keep_lane(&self) {
+        if let Some(lane) = locked(&self.lane).take() {
+            lane.keep();
         }
     }
 }
@@ -169,8 +213,14 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         if !self.open.ended.load(Ordering::Acquire) {
-            let tx = self.open.number;
-            self.open.link.tell(Call::Rollback { tx });
+            let has_lane = locked(&self.lane).is_some();
+            // On a lane, what was not answered ends only with that.
+            if !has_lane || self.open.is_idle() {
+                let tx = self.open.number;
+                if self.open.link.tell(Call::Rollback { tx }) {
+                    self.keep_lane();
+                }
+            }
             self.open.end();
         }
     }
@@ -214,18 +264,28 @@ impl Open {
         }
     }
 
+    /// Tells whether it has begun, and has nothing to do just now.
+    fn is_idle(&self) -> bool {
+        let answered = self.answered.load(Ordering::Relaxed);
+        answered > 0 && answered == self.asked.load(Ordering::Relaxed)
+    }
+
     fn ask(&self, call: Call) -> Result<Pending, DbError> {
         if self.ended.load(Ordering::Acquire) {
             return Err(DbError::Closed);
         }
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.link
             .ask(call)
             .map_err(|unsent| self.broken(unsent.into()))
     }
 
     async fn call(&self, call: Call) -> Result<Reply, DbError> {
+        self.link.set_served();
         let pending = self.ask(call)?;
-        pending.reply().await.map_err(|error| self.broken(error))
+        let reply = pending.reply().await.map_err(|error| self.broken(error))?;
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        Ok(reply)
     }
 
     /// The first call that meets a broken connection says so; to the next ones the transaction has ended.

@@ -2,7 +2,9 @@
 //!
 //! Does no I/O of its own, so that the blocking and the non-blocking ends of a connection share it.
 
-use super::FRAME_MAX;
+use super::{FRAME_MAX, FromState, Reply};
+use crate::state::db::DbError;
+use crate::state::queue::QueueError;
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
 
@@ -47,6 +49,21 @@ impl Outgoing {
                 self.bytes.truncate(start);
                 Err(Oversized)
             }
+        }
+    }
+
+    /// Adds an answer, if one is wanted.
+    pub fn answer(&mut self, id: u64, reply: Reply) {
+        if id == 0 {
+            return;
+        }
+        let instead = match &reply {
+            Reply::Messages(_) => Reply::Queue(QueueError::TooLarge("the messages".to_owned())),
+            _ => Reply::Db(DbError::TooLarge("the result".to_owned())),
+        };
+        if self.push(&FromState::Reply { id, reply }).is_err() {
+            // It is short.
+            let _ = self.push(&FromState::Reply { id, reply: instead });
         }
     }
 

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop::consume_budget;
@@ -17,7 +18,7 @@ use tokio::task::yield_now;
 
 /// One end of a connection. It neither blocks nor raises signals.
 #[derive(Debug)]
-pub struct Stream(AsyncFd<UnixStream>);
+pub struct Stream(AsyncFd<Arc<UnixStream>>);
 
 impl Stream {
     /// Connects to the socket at the end of `way`.
@@ -27,7 +28,17 @@ impl Stream {
 
     /// Returns the stream of a connection that was made or taken.
     pub fn of(stream: tokio::net::UnixStream) -> io::Result<Self> {
-        watch(stream.into_std()?, Interest::READABLE).map(Self)
+        Self::of_socket(Arc::new(stream.into_std()?))
+    }
+
+    /// Returns the stream of a socket that does not block.
+    pub fn of_socket(socket: Arc<UnixStream>) -> io::Result<Self> {
+        watch(socket, Interest::READABLE).map(Self)
+    }
+
+    /// Returns its socket, which no event loop watches any more.
+    pub fn into_socket(self) -> Arc<UnixStream> {
+        self.0.into_inner()
     }
 
     /// Reads what has arrived into the room that `buffer` has; 0 at the end. `spin` is the same for every read.
@@ -63,30 +74,41 @@ impl Stream {
 
     /// Writes what the socket takes now; `WouldBlock` if that is nothing.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(
-            self.0.get_ref(),
-            bytes,
-            SendFlags::NOSIGNAL,
-        )?)
+        send(self.0.get_ref(), bytes)
     }
 
     /// Waits until the socket takes more.
     pub async fn writable(&self) -> io::Result<()> {
         // For as long as it is waited for, and no longer.
-        let watched = watch(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        let watched = watch(Arc::new(self.0.get_ref().try_clone()?), Interest::WRITABLE)?;
         let _ = watched.writable().await?;
         Ok(())
     }
 
+    /// Sends nothing more, whoever else holds this; what the peer has to say still arrives.
+    pub fn hang_up(&self) {
+        let _ = rustix::net::shutdown(self.0.get_ref(), Shutdown::Write);
+    }
+
     /// Ends the connection for both sides, whoever else holds this.
     pub fn shut_down(&self) {
-        // It may have ended by itself.
-        let _ = rustix::net::shutdown(self.0.get_ref(), Shutdown::Both);
+        shut_down(self.0.get_ref());
     }
 }
 
-fn watch(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
-    // SAFETY: the stream owns its descriptor, and the `AsyncFd` owns the stream from here on.
+/// Writes what a socket takes now; `WouldBlock` if that is nothing.
+pub(super) fn send(socket: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
+
+/// Ends a connection for both sides.
+pub(super) fn shut_down(socket: &UnixStream) {
+    // It may have ended by itself.
+    let _ = rustix::net::shutdown(socket, Shutdown::Both);
+}
+
+fn watch(stream: Arc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Arc<UnixStream>>> {
+    // SAFETY: the stream owns its descriptor, and the `AsyncFd` keeps the stream from here on.
     Ok(unsafe { AsyncFd::register_with_interest(stream, interest) }?)
 }
 

@@ -25,6 +25,7 @@ const GRANT_MAX: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const NO_HELLO: &str = "it does not introduce itself";
+const UNKNOWN: &str = "its generation is not known";
 
 /// What every connection needs.
 pub(super) struct Reception {
@@ -88,7 +89,11 @@ impl Reception {
             Ok(rights) => rights,
             Err(why) => return Err(turn_away(&stream, id, why)),
         };
-        let Some(entry) = self.sessions.enter() else {
+        let entry = match rights {
+            Rights::Transactions(_) => self.sessions.enter_lane(),
+            Rights::Guest(_) | Rights::Operator => self.sessions.enter(),
+        };
+        let Some(entry) = entry else {
             return Err(turn_away(&stream, id, "there are too many connections"));
         };
         if let Rights::Guest(_) = rights {
@@ -98,7 +103,7 @@ impl Reception {
         entry.outbox.answer(id, Reply::Done);
         let (stores, outbox) = (self.stores.clone(), entry.outbox.clone());
         let session = Session::new(entry.id, rights, stores, outbox);
-        session.serve(&stream, incoming).await
+        session.serve(stream, incoming).await
     }
 
     /// Returns what a peer may do that introduces itself like this, or why it may do nothing.
@@ -108,7 +113,13 @@ impl Reception {
                 role: Role::Worker { generation },
             } => match timeout(GRANT_MAX, self.stores.granted(generation)).await {
                 Ok(granted) => Ok(Rights::Guest(granted)),
-                Err(_) => Err("its generation is not known"),
+                Err(_) => Err(UNKNOWN),
+            },
+            Call::Hello {
+                role: Role::Lane { generation },
+            } => match timeout(GRANT_MAX, self.stores.granted(generation)).await {
+                Ok(granted) => Ok(Rights::Transactions(granted)),
+                Err(_) => Err(UNKNOWN),
             },
             Call::Hello {
                 role: Role::Operator,

@@ -3,9 +3,7 @@
 //! Answers are collected and written together: those that come of one read, or of one sync of a database, are one
 //! write.
 
-use crate::state::db::DbError;
 use crate::state::protocol::{FromState, Outgoing, Reply, Stream};
-use crate::state::queue::QueueError;
 use std::cell::RefCell;
 use std::io;
 use tokio::sync::Notify;
@@ -20,16 +18,7 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Adds an answer, if one is wanted. Whoever adds it on the session's own time needs no [`Outbox::notify`].
     pub(super) fn answer(&self, id: u64, reply: Reply) {
-        if id == 0 {
-            return;
-        }
-        let instead = match &reply {
-            Reply::Messages(_) => Reply::Queue(QueueError::TooLarge("the messages".to_owned())),
-            _ => Reply::Db(DbError::TooLarge("the result".to_owned())),
-        };
-        if !self.push(&FromState::Reply { id, reply }) {
-            self.push(&FromState::Reply { id, reply: instead });
-        }
+        self.frames.borrow_mut().answer(id, reply);
     }
 
     /// Adds a message; false says that it is too large.
@@ -45,6 +34,17 @@ impl Outbox {
     /// Waits for [`Outbox::notify`].
     pub(super) async fn notified(&self) {
         self.added.notified().await;
+    }
+
+    /// Returns what waits, for somebody else to write it.
+    pub(super) fn take(&self) -> Outgoing {
+        self.frames.take()
+    }
+
+    /// Has what somebody else has not written wait here, where nothing does.
+    pub(super) fn put_back(&self, frames: Outgoing) {
+        debug_assert!(self.len() == 0, "what waits would be lost");
+        self.frames.replace(frames);
     }
 
     /// Returns how many bytes wait.

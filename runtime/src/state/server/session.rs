@@ -5,6 +5,7 @@
 
 mod db;
 mod flight;
+mod lending;
 mod lock;
 mod operator;
 mod queue;
@@ -19,10 +20,12 @@ use crate::state::protocol::{Call, Incoming, Reply, Request, Stream};
 use crate::state::spin::Spin;
 use db::{Batches, Transactions};
 use flight::Flight;
+use lending::Loan;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -39,7 +42,9 @@ const WAITING_LIMIT: usize = 4 * WAITING_MAX;
 #[derive(Clone, Debug)]
 pub(super) enum Rights {
     /// What the manifest of a worker's generation grants.
-    Guest(Rc<Shared>),
+    Guest(Arc<Shared>),
+    /// Only to have transactions, of which the engine may serve each by itself.
+    Transactions(Arc<Shared>),
     /// To look and to mend, as a `wrun` command.
     Operator,
 }
@@ -55,6 +60,8 @@ pub(super) struct Session {
     /// The queues that it was given messages of, or may have been.
     consumed: RefCell<HashSet<String>>,
     flight: Rc<Flight>,
+    /// A transaction that the connection is to be lent for.
+    loan: Option<Loan>,
     /// Calls that are given up when the session ends.
     tasks: JoinSet<()>,
 }
@@ -95,6 +102,7 @@ impl Session {
             batches: Batches::default(),
             consumed: RefCell::default(),
             flight: Rc::default(),
+            loan: None,
             tasks: JoinSet::new(),
         }
     }
@@ -102,7 +110,7 @@ impl Session {
     /// Serves the connection until it ends. `incoming` may hold what came right behind the introduction.
     pub(super) async fn serve(
         mut self,
-        stream: &Stream,
+        mut stream: Stream,
         mut incoming: Incoming,
     ) -> Result<(), Fault> {
         let mut progress = Instant::now();
@@ -110,8 +118,13 @@ impl Session {
         loop {
             let taken = self.take(&mut incoming);
             let waited = self.outbox.len();
-            self.outbox.write(stream)?;
+            self.outbox.write(&stream)?;
             taken?;
+            if let Some(loan) = self.loan.take() {
+                (stream, incoming) = self.lend(loan, stream, incoming).await?;
+                progress = Instant::now();
+                continue;
+            }
             while self.tasks.try_join_next().is_some() {}
             let waiting = self.outbox.len();
             if waiting < waited || waiting == 0 {
@@ -137,15 +150,16 @@ impl Session {
         }
     }
 
-    /// Carries out every call that has arrived in whole.
+    /// Carries out every call that has arrived in whole, up to one that the connection is to be lent for.
     fn take(&mut self, incoming: &mut Incoming) -> Result<(), Fault> {
-        loop {
+        while self.loan.is_none() {
             let before = incoming.len();
             let Some(request) = incoming.take::<Request>()? else {
                 return Ok(());
             };
             self.handle(request, before - incoming.len())?;
         }
+        Ok(())
     }
 
     fn handle(&mut self, request: Request, bytes: usize) -> Result<(), Fault> {
@@ -192,12 +206,11 @@ impl Session {
             (Rights::Operator, _) => {
                 Err(Fault::Refused("an operator may not ask what workers ask"))
             }
-            (Rights::Guest(_), Call::Operator(_)) => {
+            (_, Call::Operator(_)) => {
                 Err(Fault::Refused("a worker may not ask what operators ask"))
             }
-            (Rights::Guest(_), Call::Hello { .. }) => {
-                Err(Fault::Refused("it has introduced itself before"))
-            }
+            (_, Call::Hello { .. }) => Err(Fault::Refused("it has introduced itself before")),
+            (Rights::Transactions(granted), call) => self.serve_lane(&granted.clone(), id, call),
             (Rights::Guest(granted), call) => self.serve_guests(&granted.clone(), id, call),
         }
     }

@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 /// Connections at a time.
 const SESSIONS_MAX: usize = 4096;
 
+/// Connections beyond which no lanes are let in: a worker does without, but not without its first connection.
+const LANES_UP_TO: usize = SESSIONS_MAX / 2;
+
 /// The open connections by their ids.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
@@ -43,6 +46,14 @@ impl Sessions {
             outbox,
             sessions: self.clone(),
         })
+    }
+
+    /// Makes an entry for a lane, which leaves room for others.
+    pub(super) fn enter_lane(self: &Rc<Self>) -> Option<Entry> {
+        match self.len() < LANES_UP_TO {
+            true => self.enter(),
+            false => None,
+        }
     }
 
     /// Returns how many there are.

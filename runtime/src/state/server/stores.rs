@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// What the names of copies begin with. No database's file can be called so: no label begins with a dot.
@@ -36,7 +37,7 @@ pub(super) struct Stores {
     pub(super) bound_queues: RefCell<BTreeMap<String, BoundQueue>>,
     /// Those that lead to them.
     pub(super) relays: Relays,
-    granted: RefCell<HashMap<u64, Rc<Shared>>>,
+    granted: RefCell<HashMap<u64, Arc<Shared>>>,
     /// There is a new generation.
     granting: Notify,
     /// There was one.
@@ -116,6 +117,14 @@ impl Stores {
             .collect()
     }
 
+    /// Returns the embedded database that guests know by this label, if that is not bound to a server.
+    pub(super) fn embedded(&self, label: &str) -> Option<Sqlite> {
+        if self.bound.borrow().contains_key(label) {
+            return None;
+        }
+        self.sqlite(label)
+    }
+
     pub(super) fn sqlite(&self, label: &str) -> Option<Sqlite> {
         self.databases.borrow().get(label).cloned()
     }
@@ -140,7 +149,7 @@ impl Stores {
     pub(super) fn grant(&self, generation: u64, shared: Shared) {
         self.granted
             .borrow_mut()
-            .insert(generation, Rc::new(shared));
+            .insert(generation, Arc::new(shared));
         self.ready.set(true);
         self.granting.notify_waiters();
     }
@@ -162,7 +171,7 @@ impl Stores {
     }
 
     /// Returns what is granted to a generation, once it is known.
-    pub(super) async fn granted(&self, generation: u64) -> Rc<Shared> {
+    pub(super) async fn granted(&self, generation: u64) -> Arc<Shared> {
         loop {
             // Made before the look, so that no grant comes between.
             let granting = self.granting.notified();

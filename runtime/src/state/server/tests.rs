@@ -1,5 +1,7 @@
 //! A whole state process in a thread, and those who connect to it.
 
+mod lanes;
+
 use super::*;
 use crate::config::shared::{Consumer, Database, Durability, LockSpace, Queue};
 use crate::state::client::{Client, Guard};

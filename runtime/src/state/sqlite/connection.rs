@@ -6,11 +6,13 @@ use super::Options;
 use super::authorizer::Gate;
 use super::error;
 use crate::state::db::{DbError, GivenUp, PARAMS_MAX, SQL_MAX, VALUE_MAX};
+use crate::state::protocol::is_gone;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{Action, AuthContext, Wal};
 use rusqlite::limits::Limit;
 use std::cell::Cell;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ const WAL_KEPT: i64 = 64 << 20;
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(2);
 /// Instructions of SQLite's machine between two looks at the clock: some ten microseconds.
 const WATCH_EVERY: i32 = 1000;
+/// Microseconds between two looks whether somebody still waits for a statement.
+const LOOK_EVERY: u64 = 1000;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -205,6 +209,9 @@ pub(super) struct Watch {
     dropped: AtomicU64,
     /// Whether the batch that is run was given up.
     given_up: Mutex<GivenUp>,
+    /// The connection of the transaction that is served, if it is lent for that, and when its peer was looked for.
+    peer: Mutex<Option<Arc<UnixStream>>>,
+    looked: AtomicU64,
 }
 
 impl Watch {
@@ -215,7 +222,18 @@ impl Watch {
             serving: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             given_up: Mutex::default(),
+            peer: Mutex::default(),
+            looked: AtomicU64::new(0),
         }
+    }
+
+    /// Statements of guests stop when the other end of this connection is closed.
+    pub(super) fn set_peer(&self, peer: Option<Arc<UnixStream>>) {
+        *self.peer() = peer;
+    }
+
+    fn peer(&self) -> MutexGuard<'_, Option<Arc<UnixStream>>> {
+        self.peer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection runs a batch that stops when it is given up.
@@ -257,6 +275,24 @@ impl Watch {
             return true;
         }
         let deadline = self.deadline.load(Ordering::Relaxed);
-        deadline != u64::MAX && self.epoch.elapsed().as_micros() >= u128::from(deadline)
+        if deadline == u64::MAX {
+            return false;
+        }
+        let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        now >= deadline || self.peer_is_gone(now)
+    }
+
+    /// Looks for the peer, but not all the time.
+    fn peer_is_gone(&self, now: u64) -> bool {
+        if now
+            < self
+                .looked
+                .load(Ordering::Relaxed)
+                .saturating_add(LOOK_EVERY)
+        {
+            return false;
+        }
+        self.looked.store(now, Ordering::Relaxed);
+        self.peer().as_deref().is_some_and(is_gone)
     }
 }

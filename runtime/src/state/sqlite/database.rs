@@ -1,8 +1,9 @@
 //! The engine as a [`Database`]: which thread runs what a guest asks for.
 
 use super::Sqlite;
+use super::loan::{self, MaySend, Returned};
 use super::serving;
-use super::session;
+use super::session::{self, Begin, Calls};
 use super::statement::{Rules, Statements};
 use super::ticket::{Ticket, stopped};
 use super::tokens;
@@ -13,10 +14,37 @@ use crate::state::db::{
     Database, DbError, Fence, GivenUp, RESULT_MAX, Statement, Step, Transaction, TxOptions, Want,
     check_batch,
 };
+use crate::state::protocol::Exchange;
 use std::future::ready;
+use std::io;
 use tokio::sync::oneshot;
 
 impl Sqlite {
+    /// Begins a transaction whose calls come over a connection, which is lent until it has ended. What calls are told that
+    /// come after its end, and why, is then the lender's to say.
+    pub fn begin_on(
+        &self,
+        exchange: Exchange,
+        options: TxOptions,
+        may_send: MaySend,
+    ) -> BoxFuture<'static, io::Result<Returned>> {
+        let ticket = Ticket::new(options.timeout);
+        let (loan, lender) = loan::lend(ticket.clone(), exchange, may_send);
+        let begin = Begin::new(ticket, self.is_durable(), Calls::Loan(loan));
+        self.serve(begin, options);
+        Box::pin(lender.wait())
+    }
+
+    fn serve(&self, begin: Begin, options: TxOptions) {
+        if options.read_only {
+            self.inner.readers.read(Box::new(move |statements| {
+                serving::serve(statements, None, begin)
+            }));
+        } else {
+            self.ask(Job::Begin(begin));
+        }
+    }
+
     /// Has a reader run statements that seem to read; if they do not, the writer does.
     fn read_batch(
         &self,
@@ -90,13 +118,7 @@ impl Database for Sqlite {
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
         let ticket = Ticket::new(options.timeout);
         let (begin, session) = session::new(ticket, self.is_durable());
-        if options.read_only {
-            self.inner.readers.read(Box::new(move |statements| {
-                serving::serve(statements, None, begin)
-            }));
-        } else {
-            self.ask(Job::Begin(begin));
-        }
+        self.serve(begin, options);
         Box::pin(ready(Ok(Box::new(session) as Box<dyn Transaction>)))
     }
 }

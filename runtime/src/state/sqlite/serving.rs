@@ -4,16 +4,18 @@
 //! not end it, unless SQLite has rolled it back with that.
 
 use super::schema;
-use super::session::{Answer, Begin, End, Op};
+use super::session::{Answer, Begin, Calls, End, Op};
 use super::statement::{Cursor, Rules, Statements, read_only};
 use super::writer::Writer;
-use crate::state::db::{CURSORS_MAX, Column, DbError, RESULT_MAX, Row, Statement, TX_IDLE_MAX};
+use crate::state::db::{
+    CURSORS_MAX, Column, DbError, RESULT_MAX, Row, Statement, Step, TX_IDLE_MAX, Want,
+};
 use crate::state::queue::{Message, QueueError};
 use crate::state::spin::Spin;
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Serves a transaction to its end: on the writer, or on a reader if there is none.
 pub(super) fn serve<'c>(
@@ -21,47 +23,60 @@ pub(super) fn serve<'c>(
     writer: Option<&mut Writer<'c>>,
     begin: Begin,
 ) {
-    let (watch, course) = (&statements.connection.watch, &begin.course);
-    // Before it starts, because whoever drops it from then on must find it.
-    watch.set_serving(begin.number);
-    let _ = course.watch.set(Arc::clone(watch));
-    if begin.ticket.start() {
-        start(statements, writer, &begin);
-    } else {
-        watch.set_serving(0);
+    let Begin {
+        number,
+        ticket,
+        durable,
+        calls,
+    } = begin;
+    let watch = &statements.connection.watch;
+    let serving = Serving {
+        statements,
+        writer,
+        deadline: ticket.deadline,
+        durable,
+        cursors: HashMap::new(),
+    };
+    match calls {
+        Calls::Handle(ops, course) => {
+            // Before it starts, because whoever drops it from then on must find it.
+            watch.set_serving(number);
+            let _ = course.watch.set(Arc::clone(watch));
+            if ticket.start() {
+                serving.serve_handle(ops, &course.end);
+            }
+            watch.set_serving(0);
+        }
+        Calls::Loan(loan) => {
+            if ticket.start() {
+                serving.serve_loan(loan);
+            }
+        }
     }
 }
 
-fn start<'c>(statements: &Statements<'c>, writer: Option<&mut Writer<'c>>, begin: &Begin) {
-    let mut serving = Serving {
-        statements,
-        writer,
-        deadline: begin.ticket.deadline,
-        durable: begin.durable,
-        cursors: HashMap::new(),
-    };
-    let end = &begin.course.end;
-    let ended = match serving.begin() {
-        Ok(()) => serving.serve_ops(&begin.ops, end),
-        Err(error) => End::Failed(error),
-    };
-    statements.connection.watch.set_serving(0);
-    // Before `ops` goes, and with it the answers to those who then look here.
-    let _ = end.set(ended);
-    serving.rollback();
-}
-
 /// A transaction that is served.
-struct Serving<'s, 'c> {
-    statements: &'s Statements<'c>,
-    writer: Option<&'s mut Writer<'c>>,
-    deadline: Instant,
-    durable: bool,
+pub(super) struct Serving<'s, 'c> {
+    pub(super) statements: &'s Statements<'c>,
+    pub(super) writer: Option<&'s mut Writer<'c>>,
+    pub(super) deadline: Instant,
+    pub(super) durable: bool,
     cursors: HashMap<u64, Cursor<'c>>,
 }
 
 impl<'c> Serving<'_, 'c> {
-    fn begin(&mut self) -> Result<(), DbError> {
+    fn serve_handle(mut self, ops: Receiver<Op>, end: &OnceLock<End>) {
+        let ended = match self.begin() {
+            Ok(()) => self.serve_ops(&ops, end),
+            Err(error) => End::Failed(error),
+        };
+        self.statements.connection.watch.set_serving(0);
+        // Before `ops` goes, and with it the answers to those who then look here.
+        let _ = end.set(ended);
+        self.rollback();
+    }
+
+    pub(super) fn begin(&mut self) -> Result<(), DbError> {
         if let Some(writer) = &mut self.writer {
             writer.shared.check()?;
             return writer.begin();
@@ -75,14 +90,23 @@ impl<'c> Serving<'_, 'c> {
             .map_err(|error| self.statements.error(&error))
     }
 
+    /// Returns how long the transaction may go on.
+    pub(super) fn left(&self) -> Result<Duration, DbError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(timed_out("the transaction took too long")),
+            false => Ok(left),
+        }
+    }
+
     /// Serves calls until one of them, or the clock, ends the transaction.
     fn serve_ops(&mut self, ops: &Receiver<Op>, end: &OnceLock<End>) -> End {
         let mut spin = Spin::default();
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return timed_out("the transaction took too long");
-            }
+            let left = match self.left() {
+                Ok(left) => left,
+                Err(error) => return End::Failed(error),
+            };
             let next = loop {
                 match ops.try_recv() {
                     Err(TryRecvError::Empty) if spin.again() => {}
@@ -105,10 +129,7 @@ impl<'c> Serving<'_, 'c> {
                 }
                 Err(RecvTimeoutError::Disconnected) => return End::RolledBack,
                 Err(RecvTimeoutError::Timeout) if left > TX_IDLE_MAX => {
-                    return timed_out(&format!(
-                        "the transaction did nothing for {} s",
-                        TX_IDLE_MAX.as_secs()
-                    ));
+                    return End::Failed(did_nothing());
                 }
                 // Its whole time is used up.
                 Err(RecvTimeoutError::Timeout) => {}
@@ -120,9 +141,7 @@ impl<'c> Serving<'_, 'c> {
     fn serve_op(&mut self, op: Op) -> Option<End> {
         match op {
             Op::Run(statement, want, answer) => {
-                let step = self
-                    .statements
-                    .run(&statement, want, self.rules(), &mut { RESULT_MAX });
+                let step = self.run(&statement, want);
                 self.reply(answer, step)
             }
             Op::OpenCursor(number, statement, answer) => {
@@ -134,16 +153,11 @@ impl<'c> Serving<'_, 'c> {
                 self.reply(answer, rows)
             }
             Op::CloseCursor(number) => {
-                if let Some(cursor) = self.cursors.remove(&number) {
-                    self.statements.close(cursor);
-                }
+                self.close_cursor(number);
                 None
             }
             Op::MarkProcessed(id, answer) => {
-                let first = match self.writer {
-                    Some(_) => schema::mark_processed(self.statements, &id),
-                    None => Err(read_only()),
-                };
+                let first = self.mark_processed(&id);
                 self.reply(answer, first)
             }
             Op::Send(queue, messages, answer) => {
@@ -159,17 +173,22 @@ impl<'c> Serving<'_, 'c> {
 
     /// Answers a call. After an error the transaction may be over.
     fn reply<T>(&self, answer: Answer<T>, result: Result<T, DbError>) -> Option<End> {
-        let end = match &result {
-            Ok(_) => None,
-            // SQLite was stopped in the middle of something.
-            Err(error @ DbError::Timeout(_)) => Some(End::Failed(error.clone())),
-            Err(_) => self.ended_by_sqlite(),
-        };
+        let end = self.ended_by(&result);
         let _ = answer.send(result);
         end
     }
 
-    fn ended_by_sqlite(&self) -> Option<End> {
+    /// Returns how the transaction has ended with a call, if it has.
+    pub(super) fn ended_by<T>(&self, result: &Result<T, DbError>) -> Option<End> {
+        match result {
+            Ok(_) => None,
+            // SQLite was stopped in the middle of something.
+            Err(error @ DbError::Timeout(_)) => Some(End::Failed(error.clone())),
+            Err(_) => self.ended_by_sqlite(),
+        }
+    }
+
+    pub(super) fn ended_by_sqlite(&self) -> Option<End> {
         let is_over = self.statements.connection.sqlite.is_autocommit();
         is_over.then_some(End::RolledBack)
     }
@@ -181,7 +200,30 @@ impl<'c> Serving<'_, 'c> {
         }
     }
 
-    fn open_cursor(&mut self, number: u64, statement: &Statement) -> Result<Vec<Column>, DbError> {
+    pub(super) fn run(&self, statement: &Statement, want: Want) -> Result<Step, DbError> {
+        let rules = self.rules();
+        self.statements
+            .run(statement, want, rules, &mut { RESULT_MAX })
+    }
+
+    pub(super) fn mark_processed(&self, id: &str) -> Result<bool, DbError> {
+        match self.writer {
+            Some(_) => schema::mark_processed(self.statements, id),
+            None => Err(read_only()),
+        }
+    }
+
+    pub(super) fn close_cursor(&mut self, number: u64) {
+        if let Some(cursor) = self.cursors.remove(&number) {
+            self.statements.close(cursor);
+        }
+    }
+
+    pub(super) fn open_cursor(
+        &mut self,
+        number: u64,
+        statement: &Statement,
+    ) -> Result<Vec<Column>, DbError> {
         if self.cursors.contains_key(&number) {
             return Err(DbError::Invalid(format!("cursor {number} is open")));
         }
@@ -196,7 +238,7 @@ impl<'c> Serving<'_, 'c> {
         Ok(columns)
     }
 
-    fn next(&mut self, number: u64, max_rows: u32) -> Result<Vec<Row>, DbError> {
+    pub(super) fn next(&mut self, number: u64, max_rows: u32) -> Result<Vec<Row>, DbError> {
         let cursor = self.cursors.get_mut(&number).ok_or(DbError::Closed)?;
         let rows = self.statements.next(cursor, max_rows, self.deadline);
         if rows.is_err() {
@@ -205,7 +247,11 @@ impl<'c> Serving<'_, 'c> {
         rows
     }
 
-    fn send(&mut self, queue: &str, messages: &[Message]) -> Result<Vec<String>, QueueError> {
+    pub(super) fn send(
+        &mut self,
+        queue: &str,
+        messages: &[Message],
+    ) -> Result<Vec<String>, QueueError> {
         let Some(writer) = &mut self.writer else {
             return Err(read_only().into());
         };
@@ -247,7 +293,7 @@ impl<'c> Serving<'_, 'c> {
         }
     }
 
-    fn rollback(&mut self) {
+    pub(super) fn rollback(&mut self) {
         self.close_cursors();
         match &mut self.writer {
             Some(writer) => writer.rollback(),
@@ -260,13 +306,19 @@ impl<'c> Serving<'_, 'c> {
         }
     }
 
-    fn close_cursors(&mut self) {
+    pub(super) fn close_cursors(&mut self) {
         for (_, cursor) in self.cursors.drain() {
             self.statements.close(cursor);
         }
     }
 }
 
-fn timed_out(reason: &str) -> End {
-    End::Failed(DbError::Timeout(format!("{reason} and was rolled back")))
+/// What a transaction is told to which nobody said anything for too long.
+pub(super) fn did_nothing() -> DbError {
+    let time = TX_IDLE_MAX.as_secs();
+    timed_out(&format!("the transaction did nothing for {time} s"))
+}
+
+fn timed_out(reason: &str) -> DbError {
+    DbError::Timeout(format!("{reason} and was rolled back"))
 }

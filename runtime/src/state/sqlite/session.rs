@@ -3,6 +3,7 @@
 //! What becomes of the calls is in `serving`.
 
 use super::connection::Watch;
+use super::loan::Loan;
 use super::ticket::{Ticket, stopped};
 use crate::state::BoxFuture;
 use crate::state::db::{Column, DbError, Row, Statement, Step, Transaction, Want};
@@ -43,8 +44,15 @@ pub(super) struct Begin {
     pub(super) ticket: Ticket,
     /// Whether its commit is acknowledged only when it is on the disk.
     pub(super) durable: bool,
-    pub(super) ops: Receiver<Op>,
-    pub(super) course: Arc<Course>,
+    pub(super) calls: Calls,
+}
+
+/// Where its calls come from.
+pub(super) enum Calls {
+    /// A handle.
+    Handle(Receiver<Op>, Arc<Course>),
+    /// A connection, which is lent for it.
+    Loan(Loan),
 }
 
 /// What the serving side tells of a transaction.
@@ -66,24 +74,29 @@ pub(super) struct Session {
 
 /// Returns a transaction that is to begin, and its handle. Calls can be made at once: they wait for its turn.
 pub(super) fn new(ticket: Ticket, durable: bool) -> (Begin, Session) {
-    static NUMBERS: AtomicU64 = AtomicU64::new(1);
-    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let (calls, ops) = mpsc::channel();
     let course = Arc::<Course>::default();
-    let begin = Begin {
-        number,
-        ticket: ticket.clone(),
-        durable,
-        ops,
-        course: Arc::clone(&course),
-    };
+    let source = Calls::Handle(ops, Arc::clone(&course));
+    let begin = Begin::new(ticket.clone(), durable, source);
     let session = Session {
-        number,
+        number: begin.number,
         ticket,
         calls: RefCell::new(Some(calls)),
         course,
     };
     (begin, session)
+}
+
+impl Begin {
+    pub(super) fn new(ticket: Ticket, durable: bool, calls: Calls) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            ticket,
+            durable,
+            calls,
+        }
+    }
 }
 
 impl Session {

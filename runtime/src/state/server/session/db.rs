@@ -29,6 +29,8 @@ enum Slot {
     Open(Open),
     /// It could not begin, which its first call is told.
     Failed(DbError),
+    /// It has ended, which every further call is told.
+    Over(DbError),
 }
 
 /// A transaction that waits to begin. Dropped, it is given up.
@@ -89,6 +91,7 @@ impl Transactions {
                 };
                 Box::pin(ready(Err(error.into())))
             }
+            Some(Slot::Over(error)) => Box::pin(ready(Err(error.clone().into()))),
             Some(Slot::Beginning(_)) | None => Box::pin(ready(Err(DbError::Closed.into()))),
         }
     }
@@ -159,6 +162,20 @@ impl Transactions {
                 }
             }
         }
+    }
+
+    /// Tells whether none is open, or waits.
+    pub(super) fn none_is_open(&self) -> bool {
+        let slots = self.0.borrow();
+        let mut slots = slots.values();
+        slots.all(|slot| matches!(slot, Slot::Over(_)))
+    }
+
+    /// A transaction has ended, and not by its last call: further ones are told why. Only one such is remembered.
+    pub(super) fn over(&self, tx: u64, why: DbError) {
+        let mut slots = self.0.borrow_mut();
+        slots.retain(|_, slot| !matches!(slot, Slot::Over(_)));
+        slots.insert(tx, Slot::Over(why));
     }
 
     fn remove(&self, tx: u64) -> Option<Slot> {
@@ -311,7 +328,9 @@ impl Session {
                 open.transaction.rollback().await;
                 Reply::Done
             })),
-            Some(Slot::Beginning(_) | Slot::Failed(_)) | None => Answer::Now(Reply::Done),
+            Some(Slot::Beginning(_) | Slot::Failed(_) | Slot::Over(_)) | None => {
+                Answer::Now(Reply::Done)
+            }
         }
     }
 
@@ -331,7 +350,7 @@ impl Session {
     }
 }
 
-fn bounded(options: TxOptions) -> TxOptions {
+pub(super) fn bounded(options: TxOptions) -> TxOptions {
     TxOptions {
         timeout: options.timeout.min(TX_TIME_MAX),
         ..options

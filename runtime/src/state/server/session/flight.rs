@@ -39,6 +39,11 @@ impl Flight {
         }
     }
 
+    /// Tells whether every call was answered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.get() == 0
+    }
+
     /// Returns what to answer to a call that has no place. Those that end something always have one.
     pub(super) fn refusal(&self, call: &Call) -> Option<Reply> {
         if self.calls.get() < CALLS_MAX && self.bytes.get() < BYTES_MAX {

@@ -1,7 +1,7 @@
 //! Calls about queues.
 
 use super::{Answer, Session};
-use crate::config::shared::Shared;
+use crate::config::shared::{self as settings, Shared};
 use crate::state::BoxFuture;
 use crate::state::protocol::Reply;
 use crate::state::queue::{Message, Queue, QueueError, Settled};
@@ -26,13 +26,10 @@ impl Session {
         let Some(settings) = granted.queues.get(&queue) else {
             return Answer::Now(Reply::Queue(unknown(&queue)));
         };
-        let lives = settings.database.clone();
-        let is_embedded = settings.bound.is_none();
+        let settings = settings.clone();
         ids(self.transactions.call(tx, move |open| {
-            if is_embedded && open.db != lives {
-                let db = &open.db;
-                let what = format!("queue {queue} lives in database {lives}, not in {db}");
-                return Box::pin(ready(Err(QueueError::Invalid(what))));
+            if let Err(error) = lives_in(&settings, &queue, &open.db) {
+                return Box::pin(ready(Err(error)));
             }
             open.transaction.send(queue, messages)
         }))
@@ -90,6 +87,23 @@ impl Session {
             Err(error) => Answer::Now(Reply::Queue(error)),
         }
     }
+}
+
+/// Tells whether a transaction of an embedded database may send to a queue, and why not.
+pub(super) fn may_send(granted: &Shared, queue: &str, db: &str) -> Result<(), QueueError> {
+    match granted.queues.get(queue) {
+        Some(settings) => lives_in(settings, queue, db),
+        None => Err(unknown(queue)),
+    }
+}
+
+fn lives_in(settings: &settings::Queue, queue: &str, db: &str) -> Result<(), QueueError> {
+    let lives = &settings.database;
+    if settings.bound.is_none() && db != lives {
+        let what = format!("queue {queue} lives in database {lives}, not in {db}");
+        return Err(QueueError::Invalid(what));
+    }
+    Ok(())
 }
 
 fn unknown(queue: &str) -> QueueError {
