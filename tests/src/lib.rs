@@ -26,6 +26,7 @@ pub mod lock_history;
 pub mod log;
 pub mod mariadb;
 pub mod murder;
+pub mod nats;
 pub mod npm;
 pub mod outcome;
 pub mod overload;
