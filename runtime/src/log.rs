@@ -30,11 +30,12 @@ pub fn init() {
     let given = std::env::var("WRUN_LOG")
         .ok()
         .and_then(|filter| filter.parse().ok());
-    // What the client of RabbitMQ says of a connection that ended, wrun says, too.
+    // What the clients of RabbitMQ and NATS say of a connection that ended, wrun says, too.
     let usual = || {
         Targets::new()
             .with_default(Level::INFO)
             .with_target("lapin", LevelFilter::OFF)
+            .with_target("async_nats", LevelFilter::OFF)
     };
     let filter = given.unwrap_or_else(usual);
     let log = tracing_subscriber::registry().with(filter);

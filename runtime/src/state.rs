@@ -10,6 +10,7 @@ pub mod keyvalue;
 pub mod lock;
 mod migrations;
 pub mod mysql;
+pub mod nats;
 pub mod operator;
 mod outbox;
 pub mod postgres;

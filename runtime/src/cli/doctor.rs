@@ -6,6 +6,7 @@ mod bindings;
 mod confinement;
 mod disk;
 mod mysql;
+mod nats;
 mod rabbitmq;
 mod redis;
 mod system;

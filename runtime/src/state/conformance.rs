@@ -8,6 +8,7 @@ mod database;
 mod embedded;
 mod locks;
 mod mysql;
+mod nats_queue;
 mod outbox;
 mod postgres;
 mod postgres_locks;
@@ -209,6 +210,10 @@ fn queues_conform() {
     }
     if let Some(server) = rabbitmq::Server::start() {
         table.run::<rabbitmq::Bound>(queues::cases());
+        drop(server);
+    }
+    if let Some(server) = nats_queue::Server::start() {
+        table.run::<nats_queue::Bound>(queues::cases());
         drop(server);
     }
     table.finish();

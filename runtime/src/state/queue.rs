@@ -2,7 +2,7 @@
 //!
 //! `lanes` is a pure state machine that says who handles what and when, and `desk` gives it a clock. `embedded` keeps the
 //! messages in a database of this machine, `postgres::queue` in one of a server, `redis::queue` in Redis or Valkey,
-//! `rabbitmq::queue` in RabbitMQ.
+//! `rabbitmq::queue` in RabbitMQ, `nats::queue` in NATS.
 
 pub(super) mod content;
 pub mod desk;

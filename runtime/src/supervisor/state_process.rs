@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// A state process that has not been reaped.
@@ -55,7 +55,10 @@ impl StateHandle {
             // What SQLite sorts in a file, in a migration for one, it puts beside the data.
             privileges: sandbox
                 .privileges(Role::State)
-                .variable("SQLITE_TMPDIR", &data),
+                .variable("SQLITE_TMPDIR", &data)
+                // The client of NATS reads the certificates of the system, whatever it is told to trust, and fails if it
+                // may not. In this file, which the state process may read, there are none.
+                .variable("SSL_CERT_FILE", Path::new("/proc/version")),
         };
         let sandbox = sandbox.mode();
         let process = child.fork(|| {

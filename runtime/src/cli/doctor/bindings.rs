@@ -3,7 +3,7 @@
 use super::{Finding, Status};
 use crate::config::{BindingArgs, Bindings, Secret, Shared, each_url};
 use crate::failure::Failure;
-use crate::state::{mysql, postgres, rabbitmq, redis};
+use crate::state::{mysql, nats, postgres, rabbitmq, redis};
 
 /// Tries each of them.
 pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
@@ -30,6 +30,7 @@ pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
         findings.extend(match bound.backend.as_str() {
             "redis" => runtime.block_on(redis(&name, &bound.shown, &url)),
             "rabbitmq" => runtime.block_on(rabbitmq(&name, &bound.shown, &url)),
+            "nats" => runtime.block_on(nats(&name, &bound.shown, &url)),
             "mysql" => runtime.block_on(mysql(&name, &bound.shown, &url)),
             _ => runtime.block_on(postgres(&name, &bound.shown, &url)),
         });
@@ -75,6 +76,17 @@ async fn rabbitmq(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
     match rabbitmq::inspect(&address).await {
         Ok(found) => super::rabbitmq::findings(name, shown, &found),
         Err(why) => vec![away(name, shown, &why, "RabbitMQ")],
+    }
+}
+
+async fn nats(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
+    let address = match nats::Address::parse(url) {
+        Ok(address) => address,
+        Err(why) => return vec![wrong(name, &why)],
+    };
+    match nats::inspect(&address).await {
+        Ok(found) => super::nats::findings(name, shown, &found),
+        Err(why) => vec![away(name, shown, &why, "nats-server with JetStream")],
     }
 }
 

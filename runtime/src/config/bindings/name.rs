@@ -51,6 +51,7 @@ impl Kind {
                 "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix",
             ) => Some("redis"),
             (Self::Queue, "amqp" | "amqps") => Some("rabbitmq"),
+            (Self::Queue, "nats" | "tls" | "nats+tls") => Some("nats"),
             _ => None,
         }
     }
@@ -60,7 +61,7 @@ impl Kind {
         match self {
             Self::Db => "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE",
             Self::Queue => {
-                "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER, amqp://USER@HOST:PORT/VHOST"
+                "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER, amqp://USER@HOST:PORT/VHOST, nats://HOST:PORT"
             }
             Self::Lock => {
                 "redis://USER@HOST:PORT/NUMBER, redis://A,redis://B,redis://C, postgres://USER@HOST:PORT/DATABASE"

@@ -47,8 +47,10 @@ fn one_has_password(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let user = place.rsplit_once('@').map_or("", |(user, _)| user);
+    // For NATS a user without a password is a token.
+    let is_token = matches!(scheme(url), Some("nats" | "tls" | "nats+tls")) && !user.is_empty();
     let is_secret = |it: &str| it.starts_with("password=") || it.starts_with("pass=");
-    user.contains(':') || parameters.split('&').any(is_secret)
+    is_token || user.contains(':') || parameters.split('&').any(is_secret)
 }
 
 #[cfg(test)]
@@ -100,5 +102,6 @@ mod tests {
             "redis+unix:///a?db=1,redis+unix:///b?pass=s3cret"
         ));
         assert!(!has_password("redis://user@a,redis://b,redis://c"));
+        assert!(has_password("nats://t0ken@a") && !has_password("nats://a:4222"));
     }
 }

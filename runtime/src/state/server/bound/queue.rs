@@ -2,6 +2,7 @@
 
 use crate::config::shared;
 use crate::failure::Failure;
+use crate::state::nats::{self, NatsQueue};
 use crate::state::postgres::{self, PostgresQueue};
 use crate::state::queue::Queue;
 use crate::state::queue::desk::Sink;
@@ -13,6 +14,7 @@ use std::rc::Rc;
 /// Where one is.
 #[derive(Clone)]
 pub(in crate::state::server) enum Place {
+    Nats(Box<nats::Address>),
     Postgres(Box<postgres::Address>),
     Redis(Box<redis::Address>),
     Rabbit(Box<rabbitmq::Address>),
@@ -28,6 +30,9 @@ impl Place {
             Some(("amqp" | "amqps", _)) => {
                 rabbitmq::Address::parse(url).map(|it| Self::Rabbit(Box::new(it)))
             }
+            Some(("nats" | "tls" | "nats+tls", _)) => {
+                nats::Address::parse(url).map(|it| Self::Nats(Box::new(it)))
+            }
             _ => redis::Address::parse(url).map(|it| Self::Redis(Box::new(it))),
         }
     }
@@ -35,6 +40,7 @@ impl Place {
     /// Returns the TCP ports that it connects to.
     pub(in crate::state::server) fn ports(&self) -> Vec<u16> {
         match self {
+            Self::Nats(address) => vec![address.port()],
             Self::Postgres(address) => address.ports(),
             Self::Redis(address) => address.port().into_iter().collect(),
             Self::Rabbit(address) => vec![address.port()],
@@ -44,6 +50,7 @@ impl Place {
     /// Returns the folders of the Unix sockets that it connects to.
     pub(in crate::state::server) fn sockets(&self) -> Vec<PathBuf> {
         match self {
+            Self::Nats(_) => Vec::new(),
             Self::Postgres(address) => address.sockets(),
             Self::Redis(address) => address.socket().into_iter().collect(),
             Self::Rabbit(_) => Vec::new(),
@@ -53,6 +60,7 @@ impl Place {
     /// Tells whether a name has to be resolved.
     pub(in crate::state::server) fn resolves(&self) -> bool {
         match self {
+            Self::Nats(address) => address.resolves(),
             Self::Postgres(address) => address.resolves(),
             Self::Redis(address) => address.resolves(),
             Self::Rabbit(address) => address.resolves(),
@@ -63,6 +71,7 @@ impl Place {
 /// One that is open. Clones are the same.
 #[derive(Clone)]
 pub(in crate::state::server) enum BoundQueue {
+    Nats(NatsQueue),
     Postgres(PostgresQueue),
     Redis(RedisQueue),
     Rabbit(RabbitQueue),
@@ -79,6 +88,9 @@ impl BoundQueue {
         sink: Sink,
     ) -> Self {
         match place {
+            Place::Nats(address) => {
+                Self::Nats(NatsQueue::new(label, settings, *address, server, sink))
+            }
             Place::Postgres(address) => {
                 Self::Postgres(PostgresQueue::new(label, settings, *address, server, sink))
             }
@@ -94,6 +106,7 @@ impl BoundQueue {
     /// Finds out whether it is there. If it `is_again`, because the state process was replaced, it may be away.
     pub(in crate::state::server) async fn prepare(&self, is_again: bool) -> Result<(), Failure> {
         match self {
+            Self::Nats(queue) => queue.prepare(is_again).await,
             Self::Postgres(queue) => queue.prepare().await,
             Self::Redis(queue) => queue.prepare(is_again).await,
             Self::Rabbit(queue) => queue.prepare(is_again).await,
@@ -103,6 +116,7 @@ impl BoundQueue {
     /// Works by other settings from now on.
     pub(in crate::state::server) fn configure(&self, settings: &shared::Queue) {
         match self {
+            Self::Nats(queue) => queue.configure(settings),
             Self::Postgres(queue) => queue.configure(settings),
             Self::Redis(queue) => queue.configure(settings),
             Self::Rabbit(queue) => queue.configure(settings),
@@ -111,6 +125,7 @@ impl BoundQueue {
 
     pub(in crate::state::server) fn queue(&self) -> Rc<dyn Queue> {
         match self {
+            Self::Nats(queue) => Rc::new(queue.clone()),
             Self::Postgres(queue) => Rc::new(queue.clone()),
             Self::Redis(queue) => Rc::new(queue.clone()),
             Self::Rabbit(queue) => Rc::new(queue.clone()),
@@ -120,6 +135,7 @@ impl BoundQueue {
     /// Says why the server cannot be reached, if it cannot.
     pub(in crate::state::server) fn why_away(&self) -> Option<String> {
         match self {
+            Self::Nats(queue) => queue.why_away(),
             Self::Postgres(queue) => queue.why_away(),
             Self::Redis(queue) => queue.why_away(),
             Self::Rabbit(queue) => queue.why_away(),
@@ -129,6 +145,7 @@ impl BoundQueue {
     /// Writes down what was settled, gives back what is held here, and ends its connections.
     pub(in crate::state::server) async fn close(&self) {
         match self {
+            Self::Nats(queue) => queue.close().await,
             Self::Postgres(queue) => queue.close().await,
             Self::Redis(queue) => queue.close().await,
             Self::Rabbit(queue) => queue.close().await,
