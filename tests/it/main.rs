@@ -35,6 +35,7 @@ mod limits;
 mod lock;
 mod log;
 mod mariadb;
+mod nats_queue;
 mod new;
 mod operator;
 mod outbound;
