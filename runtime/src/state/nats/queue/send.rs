@@ -1,4 +1,5 @@
-//! How messages come into the queue: one after the other, without waiting for the answers in between.
+//! How messages come into the queue: those of a key one after the other, each when the one before it is taken, and others
+//! without waiting for answers in between.
 //!
 //! JetStream takes each message for itself. So several that are sent together are all or none only as far as it could be
 //! seen before that there is room for them; if some were taken and others not, nobody is told that none were.
@@ -24,16 +25,11 @@ impl Store {
         for _ in &messages {
             ids.push(new_id()?);
         }
-        let sent = messages.into_iter().zip(&ids).map(|(message, id)| {
-            let subject = self.names.shard(self.shard(&message));
-            let headers = pack(&message, *id);
-            async move {
-                self.line
-                    .publish(&subject, headers, message.body.into())
-                    .await
-            }
-        });
-        let taken = all_taken(join_all(sent).await)?;
+        let rows = by_key(&messages).into_iter();
+        let sent = join_all(rows.map(|row| self.send_row(row, &messages, &ids))).await;
+        let mut sent: Vec<(usize, Result<Taken, Failed>)> = sent.into_iter().flatten().collect();
+        sent.sort_by_key(|(at, _)| *at);
+        let taken = all_taken(sent.into_iter().map(|(_, it)| it).collect())?;
         let known: HashMap<u64, i64> = taken
             .iter()
             .zip(&ids)
@@ -48,6 +44,31 @@ impl Store {
             });
         }
         Ok(all)
+    }
+
+    /// Sends messages of one key in their order, none after one that was not taken: sent again, that one would be behind it.
+    async fn send_row(
+        &self,
+        row: Vec<usize>,
+        messages: &[Message],
+        ids: &[i64],
+    ) -> Vec<(usize, Result<Taken, Failed>)> {
+        let mut sent = Vec::with_capacity(row.len());
+        let mut failed = None;
+        for at in row {
+            if let Some(failed) = &failed {
+                sent.push((at, Err(Failed::clone(failed))));
+                continue;
+            }
+            let message = &messages[at];
+            let subject = self.names.shard(self.shard(message));
+            let headers = pack(message, ids[at]);
+            let body = message.body.clone().into();
+            let taken = self.line.publish(&subject, headers, body).await;
+            failed = taken.as_ref().err().cloned();
+            sent.push((at, taken));
+        }
+        sent
     }
 
     /// Refuses messages for which there is no room now. Those with a dedup id may be there already, and are left to the stream
@@ -91,6 +112,24 @@ impl Store {
     }
 }
 
+/// Returns the places of messages, those of one key together.
+fn by_key(messages: &[Message]) -> Vec<Vec<usize>> {
+    let mut rows: Vec<Vec<usize>> = Vec::new();
+    let mut of_key = HashMap::new();
+    for (at, message) in messages.iter().enumerate() {
+        let next = rows.len();
+        let row = match message.key.as_deref() {
+            Some(key) => *of_key.entry(key).or_insert(next),
+            None => next,
+        };
+        if row == next {
+            rows.push(Vec::new());
+        }
+        rows[row].push(at);
+    }
+    rows
+}
+
 /// Returns an id that no other message has.
 fn new_id() -> Result<i64, QueueError> {
     let random = getrandom::u64().map_err(|error| QueueError::Other(error.to_string()))?;
@@ -124,6 +163,17 @@ fn all_taken(sent: Vec<Result<Taken, Failed>>) -> Result<Vec<Taken>, QueueError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_a_key_are_sent_one_after_the_other_and_others_beside_them() {
+        let keys = [Some("a"), None, Some("b"), Some("a"), None, Some("a")];
+        let messages = keys.map(|key| Message {
+            key: key.map(str::to_owned),
+            ..Message::default()
+        });
+        let rows = [vec![0, 3, 5], vec![1], vec![2], vec![4]];
+        assert_eq!(by_key(&messages), rows);
+    }
 
     #[test]
     fn none_were_taken_only_if_that_is_certain() {
