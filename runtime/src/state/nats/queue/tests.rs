@@ -571,3 +571,106 @@ fn server_without_jetstream_is_of_no_use() {
         assert!(failure.message.contains("JetStream"), "{}", failure.message);
     });
 }
+
+/// What came of the messages of each key, which are numbered.
+#[derive(Default)]
+struct Log {
+    /// How many of each key, from the first on, were handled.
+    handled: std::collections::HashMap<String, usize>,
+    faults: Vec<String>,
+}
+
+impl Log {
+    /// A message may come again, but none before the one in front of it was handled.
+    fn comes(&mut self, delivery: &Delivery) {
+        let handled = self.handled.get(&key(delivery)).copied().unwrap_or(0);
+        if number(delivery) > handled {
+            let text = format!("{} comes after {handled}", number(delivery));
+            self.faults.push(text);
+        }
+    }
+
+    fn is_handled(&mut self, delivery: &Delivery) {
+        let handled = self.handled.entry(key(delivery)).or_default();
+        *handled = (*handled).max(number(delivery) + 1);
+    }
+}
+
+fn key(delivery: &Delivery) -> String {
+    delivery.key.clone().unwrap()
+}
+
+fn number(delivery: &Delivery) -> usize {
+    str::from_utf8(&delivery.body).unwrap().parse().unwrap()
+}
+
+#[test]
+fn keys_keep_their_order_whoever_ends_and_whatever_fails() {
+    const KEYS: usize = 6;
+    const EACH: usize = 15;
+    test(async |nats| {
+        let mut servers = pair(nats).await;
+        let keys: Vec<String> = (0..KEYS).map(|it| format!("k{it}")).collect();
+        for n in 0..EACH {
+            let bodies = keys.iter().map(|key| (Some(&**key), n.to_string()));
+            servers[0].send(bodies).await;
+        }
+        let mut log = Log::default();
+        for turn in 0.. {
+            if log.handled.values().sum::<usize>() == KEYS * EACH {
+                break;
+            }
+            match turn {
+                // Its state process is replaced, what it was handling with it.
+                20 | 60 => servers[1] = Server::new(nats, "b").await,
+                40 => {
+                    nats.kill();
+                    nats.start_again();
+                }
+                // It ends in good order, and another one comes.
+                80 => {
+                    servers[0].queue.close().await;
+                    servers[0] = Server::new(nats, "c").await;
+                }
+                _ => {}
+            }
+            for server in &servers {
+                server.queue.credit(FIRST, 1, 1);
+            }
+            let (at, delivery) = either(&mut servers).await;
+            log.comes(&delivery);
+            let outcome = match (delivery.attempt, turn % 3) {
+                (1, 0) => Outcome::Retry(Some(0)),
+                (1, 1) => Outcome::Failed("a trap".to_owned()),
+                _ => {
+                    log.is_handled(&delivery);
+                    Outcome::Ack
+                }
+            };
+            servers[at].settle(&delivery, outcome);
+        }
+        assert_eq!(log.faults, [""; 0]);
+        servers[0]
+            .stands(|it| it.messages == 0 && it.dead == 0)
+            .await;
+        // The control: an order that was another is noticed.
+        let mut delivery = Delivery {
+            id: String::new(),
+            receipt: 0,
+            queue: String::new(),
+            key: Some("k0".to_owned()),
+            attempt: 1,
+            max_attempts: 1,
+            sent_at_ms: 0,
+            deadline_ms: 0,
+            content_type: None,
+            headers: Vec::new(),
+            body: EACH.to_string().into_bytes(),
+        };
+        log.comes(&delivery);
+        assert_eq!(log.faults.len(), 0);
+        delivery.body = (EACH + 1).to_string().into_bytes();
+        log.comes(&delivery);
+        assert_eq!(log.faults.len(), 1);
+    });
+}

@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep};
 /// How often it is looked whether the streams are made.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How long nothing has to come until all that there was has been seen.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// What another server can be asked.
 pub(super) const COUNTS: &str = "counts";
 pub(super) const PURGE: &str = "purge";
@@ -85,6 +88,11 @@ async fn listen(store: &Rc<Store>, desk: &Rc<Desk>) -> Result<Infallible, Failed
                 if item.pending == 0 {
                     store.has_view.set(true);
                 }
+                store.bell.wake();
+            }
+            // What a server says of how much is left is not to be relied on after it was killed.
+            () = sleep(QUIET), if !store.has_view.get() => {
+                store.has_view.set(true);
                 store.bell.wake();
             }
             question = questions.next() => {
