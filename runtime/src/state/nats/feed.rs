@@ -19,6 +19,9 @@ const BATCH: u64 = 256;
 const WAIT: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// How long the server has to have nothing more until all that there is has been read.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// How long the server keeps a consumer from which nobody asks.
 const INACTIVE: Duration = Duration::from_secs(60);
 
@@ -36,6 +39,7 @@ pub(super) struct Feed {
     next: String,
     inbox: String,
     subscription: Subscriber,
+    heartbeat: Duration,
     /// How many are asked for and did not come yet.
     asked: u64,
     /// How many came.
@@ -93,6 +97,7 @@ impl Feed {
             next: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", consumer.name),
             subscription: line.subscribe(inbox.clone()).await?,
             inbox,
+            heartbeat: HEARTBEAT,
             asked: 0,
             count: 0,
             pending: consumer.num_pending,
@@ -102,34 +107,42 @@ impl Feed {
     /// Waits for the next message. A wait that is given up loses none.
     pub(super) async fn next(&mut self) -> Result<Item, Failed> {
         loop {
-            if self.asked == 0 {
-                self.ask().await?;
-            }
-            let heard = timeout(HEARTBEAT * 2, self.subscription.next()).await;
-            let Ok(heard) = heard else {
-                return Err(Failed::Unknown("it has nothing to say".to_owned()));
-            };
-            let message = heard.ok_or_else(|| Failed::Away("the connection broke".to_owned()))?;
-            match message.status {
-                None => {
-                    self.asked = self.asked.saturating_sub(1);
-                    return self.take(message);
-                }
-                Some(StatusCode::IDLE_HEARTBEAT) => {}
-                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => self.asked = 0,
-                Some(status) => {
-                    let why = message.description.unwrap_or_default();
-                    return Err(Failed::Unknown(format!("{status} {why}")));
-                }
+            if let Some(item) = self.hear().await? {
+                return Ok(item);
             }
         }
+    }
+
+    /// Waits for the next message, or until the server says that there is none now.
+    async fn hear(&mut self) -> Result<Option<Item>, Failed> {
+        if self.asked == 0 {
+            self.ask().await?;
+        }
+        let heard = timeout(HEARTBEAT * 2, self.subscription.next()).await;
+        let Ok(heard) = heard else {
+            return Err(Failed::Unknown("it has nothing to say".to_owned()));
+        };
+        let message = heard.ok_or_else(|| Failed::Away("the connection broke".to_owned()))?;
+        match message.status {
+            None => {
+                self.asked = self.asked.saturating_sub(1);
+                return self.take(message).map(Some);
+            }
+            Some(StatusCode::IDLE_HEARTBEAT) => {}
+            Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => self.asked = 0,
+            Some(status) => {
+                let why = message.description.unwrap_or_default();
+                return Err(Failed::Unknown(format!("{status} {why}")));
+            }
+        }
+        Ok(None)
     }
 
     async fn ask(&mut self) -> Result<(), Failed> {
         let request = json!({
             "batch": BATCH,
             "expires": nanos(WAIT),
-            "idle_heartbeat": nanos(HEARTBEAT),
+            "idle_heartbeat": nanos(self.heartbeat),
         });
         let request = serde_json::to_vec(&request).unwrap_or_default();
         let (next, inbox) = (self.next.clone(), self.inbox.clone());
@@ -158,18 +171,21 @@ impl Feed {
 }
 
 /// Reads what is there now: at most so many, and so many bytes or one more.
+///
+/// What a server says of how many are left is not to be relied on after it was killed; that it has nothing to say is.
 pub(super) async fn read(
     line: &Line,
     stream: &str,
     filter: &str,
-    (most, most_bytes): (u64, usize),
+    (most, most_bytes): (usize, usize),
 ) -> Result<Vec<Item>, Failed> {
     let mut feed = Feed::open(line, stream, filter, From::All, false).await?;
+    feed.heartbeat = QUIET;
     let (mut found, mut bytes) = (Vec::new(), 0);
-    let mut left = feed.pending.min(most);
-    while left > 0 && bytes <= most_bytes {
-        let item = feed.next().await?;
-        left = (left - 1).min(item.pending);
+    while found.len() < most && bytes <= most_bytes {
+        let Some(item) = feed.hear().await? else {
+            break;
+        };
         bytes += item.payload.len();
         found.push(item);
     }

@@ -56,7 +56,7 @@ async fn read(store: &Store, desk: &Desk) -> Result<Infallible, Failed> {
         &store.line,
         &store.names.state,
         &all,
-        (u64::MAX, usize::MAX),
+        (usize::MAX, usize::MAX),
     )
     .await?;
     let tries: AllTries = written

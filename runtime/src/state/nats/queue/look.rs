@@ -103,7 +103,7 @@ impl Store {
 
     /// Returns the oldest messages, or dead letters, as many as an answer has room for.
     pub(super) async fn peek(&self, dead: bool, count: u32) -> Result<Vec<Peeked>, Failed> {
-        let most = (u64::from(count.min(PEEK_MAX)), BATCH_BYTES_MAX / 2);
+        let most = (count.min(PEEK_MAX) as usize, BATCH_BYTES_MAX / 2);
         let items = match dead {
             true => {
                 feed::read(

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Dead letters that are read at a time, and their bytes.
-const STEP: u64 = 100;
+const STEP: usize = 100;
 const STEP_BYTES: usize = 8 << 20;
 
 /// How long messages may be on their way to who has their shard, and how often it is looked.
@@ -32,7 +32,7 @@ impl Store {
         // Not those that become dead letters again meanwhile.
         let count = count.min(kept);
         while moved < count {
-            let most = ((count - moved).min(STEP), STEP_BYTES);
+            let most = ((count - moved).min(STEP as u64) as usize, STEP_BYTES);
             let read = feed::read(&self.line, &self.names.dead, &subject, most).await;
             let letters = read.map_err(super::looked)?;
             if letters.is_empty() {
