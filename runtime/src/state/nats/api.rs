@@ -15,6 +15,7 @@ pub(super) const INFO: &str = "$JS.API.INFO";
 /// Why something is refused, by JetStream's numbers; the last one is the crate's.
 const NO_STREAM: u64 = 10059;
 const NO_MESSAGE: u64 = 10037;
+const NO_SEQUENCE: u64 = 10043;
 const NOT_DELETED: u64 = 10057;
 pub(super) const OTHER_SEQUENCE: u64 = 10071;
 pub(super) const FULL: u64 = 10077;
@@ -176,6 +177,8 @@ impl Line {
         let which = json!({ "seq": sequence });
         match self.ask::<Done>(&subject, &which).await {
             Ok(Done {}) => Ok(true),
+            // Which of them depends on whether there are messages before it.
+            Err(Failed::Refused(NO_SEQUENCE, _)) => Ok(false),
             Err(Failed::Refused(NOT_DELETED, why)) if GONE.contains(&&*why) => Ok(false),
             Err(failed) => Err(failed),
         }

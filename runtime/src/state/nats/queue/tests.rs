@@ -339,6 +339,21 @@ fn dead_letter_that_is_sent_back_keeps_its_id_and_is_behind_those_of_its_key() {
 }
 
 #[test]
+fn message_that_is_deleted_once_more_is_found_to_be_gone_wherever_it_was() {
+    test(async |nats| {
+        let one = Server::new(nats, "a").await;
+        one.send((0..4).map(|n| (None, n.to_string()))).await;
+        let Store { line, names, .. } = &*one.queue.store;
+        // In the middle, in front, at the end.
+        for sequence in [2, 1, 4] {
+            assert!(line.delete(&names.messages, sequence).await.unwrap());
+            assert!(!line.delete(&names.messages, sequence).await.unwrap());
+        }
+        assert_eq!(nats.messages(&names.messages), 1);
+    });
+}
+
+#[test]
 fn dead_letter_is_there_once_however_often_it_is_written() {
     test(async |nats| {
         let mut one = Server::new(nats, "a").await;
