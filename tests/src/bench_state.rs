@@ -5,7 +5,9 @@
 pub mod clients;
 pub mod engines;
 pub mod mariadb;
+pub mod nats;
 pub mod postgres;
+pub mod rabbitmq;
 pub mod redis;
 pub mod redis_queue;
 pub mod subject;
@@ -59,6 +61,16 @@ pub struct Sample {
     pub p99: Duration,
     /// The pace of the slowest client in parts of that of the fastest.
     pub fairness: f64,
+}
+
+impl Sample {
+    /// Returns that of messages, if this is that of calls which each sent [`MESSAGES`].
+    fn in_messages(self) -> Self {
+        Self {
+            rate: self.rate * MESSAGES as f64,
+            ..self
+        }
+    }
 }
 
 /// Someone who does the work.

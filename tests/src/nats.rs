@@ -42,7 +42,27 @@ impl Nats {
     ///
     /// If it is installed and does not serve.
     pub fn for_test() -> Option<Self> {
-        Self::with("jetstream: enabled", "max_payload: 2MB")
+        Self::on(crate::folder())
+    }
+
+    /// Starts one with its data in this folder.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn on(folder: TempDir) -> Option<Self> {
+        Self::with(folder, "jetstream: enabled", "max_payload: 2MB")
+    }
+
+    /// Returns its name and version.
+    ///
+    /// # Panics
+    ///
+    /// If it does not say.
+    pub fn version(&self) -> String {
+        let version = Command::new(PROGRAM).arg("--version").output();
+        let version = version.expect("nats-server says which it is").stdout;
+        String::from_utf8_lossy(&version).trim().to_owned()
     }
 
     /// Starts one without JetStream.
@@ -51,7 +71,7 @@ impl Nats {
     ///
     /// If it is installed and does not serve.
     pub fn without_jetstream() -> Option<Self> {
-        Self::with("", "")
+        Self::with(crate::folder(), "", "")
     }
 
     /// Starts one whose accounts are like this, with these settings of its own.
@@ -59,7 +79,7 @@ impl Nats {
     /// # Panics
     ///
     /// If it is installed and does not serve.
-    fn with(account: &str, settings: &str) -> Option<Self> {
+    fn with(folder: TempDir, account: &str, settings: &str) -> Option<Self> {
         if Command::new(PROGRAM).arg("--version").output().is_err() {
             return leave_out("what is kept in NATS", "NATS", INSTALL);
         }
@@ -69,7 +89,7 @@ impl Nats {
             })
             .collect();
         let settings = format!("accounts {{\n{accounts}}}\nno_auth_user: u0\n{settings}\n");
-        let (port, folder) = (free_port(), crate::folder());
+        let port = free_port();
         let process = spawn(&folder, port, &settings);
         // From here on `Drop` ends the process whatever happens.
         let mut nats = Self {
@@ -193,7 +213,7 @@ impl Nats {
 
     /// Has it stand still.
     pub fn pause(&self) {
-        process::send(self.pid(), Signal::SIGSTOP);
+        process::stop(self.pid());
     }
 
     /// Has it go on.

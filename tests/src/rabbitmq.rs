@@ -57,10 +57,18 @@ impl Rabbit {
     ///
     /// If it is installed and does not serve.
     pub fn for_test() -> Option<Self> {
+        Self::on(crate::folder())
+    }
+
+    /// Starts one with its data in this folder.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn on(scratch: TempDir) -> Option<Self> {
         if !Path::new(PROGRAMS).join("rabbitmq-server").is_file() {
             return leave_out("what is kept in RabbitMQ", "RabbitMQ", INSTALL);
         }
-        let scratch = crate::folder();
         let mut rabbit = Self::start(scratch.path());
         rabbit._scratch = Some(scratch);
         Some(rabbit)
@@ -180,6 +188,12 @@ impl Rabbit {
         (port, certificate)
     }
 
+    /// Returns its name and version.
+    pub fn version(&self) -> String {
+        let version = self.eval("io:format(\"~s\", [rabbit_misc:version()]).");
+        format!("RabbitMQ {}", version.lines().next().unwrap_or_default())
+    }
+
     /// Has it do something that is written in Erlang, and returns what that comes to.
     pub fn eval(&self, expression: &str) -> String {
         self.control(&["eval", expression])
@@ -199,7 +213,7 @@ impl Rabbit {
 
     /// Ends it without a warning, as a power cut would.
     pub fn kill(&mut self) {
-        process::send(self.pid(), Signal::SIGSTOP);
+        process::stop(self.pid());
         let family = process::family(self.pid());
         for &pid in &family {
             process::send(pid, Signal::SIGKILL);
@@ -212,7 +226,7 @@ impl Rabbit {
 
     /// Has it stand still.
     pub fn pause(&self) {
-        process::send(self.pid(), Signal::SIGSTOP);
+        process::stop(self.pid());
     }
 
     /// Has it go on.

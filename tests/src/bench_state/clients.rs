@@ -5,6 +5,7 @@ use crate::bench::figures::quantile;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
 
 /// What a client's thread needs: it waits for bytes and counts.
 const STACK: usize = 256 << 10;
@@ -70,6 +71,42 @@ pub fn run<S: Send>(
         });
         shares.collect()
     })
+}
+
+/// Does something again and again until `end`, each time once the time before is done.
+///
+/// # Errors
+///
+/// What it fails with.
+pub async fn repeat<E>(
+    end: Instant,
+    mut once: impl AsyncFnMut() -> Result<(), E>,
+) -> Result<Share, E> {
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    loop {
+        let start = Instant::now();
+        if start >= end {
+            break;
+        }
+        once().await?;
+        times.push(start.elapsed());
+    }
+    Ok(Share {
+        operations: times.len() as u64,
+        took: begin.elapsed(),
+        times: Times::All(times),
+    })
+}
+
+/// Returns an event loop for one client.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn event_loop() -> Result<Runtime, String> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())
 }
 
 /// Returns what clients got done together. Each one's pace counts up to its own last answer, so that the wait for the

@@ -4,9 +4,11 @@
 use super::postgres::Postgres;
 use super::redis::Redis;
 use super::subject::{Backing, Subject};
-use super::{Contender, Work, mariadb, redis, redis_queue};
+use super::{Contender, Work, mariadb, nats, rabbitmq, redis, redis_queue};
 use crate::launch::Wrun;
 use crate::mariadb::MariaDb;
+use crate::nats::Nats;
+use crate::rabbitmq::Rabbit;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -21,6 +23,7 @@ const WITH_POSTGRES: [Work; 5] = [
     Work::Handle,
 ];
 const WITH_MARIADB: [Work; 2] = [Work::Transaction, Work::Batch];
+const QUEUES: [Work; 2] = [Work::Send, Work::Handle];
 
 /// The database of Redis that its own client has; wrun's are before it.
 const OF_CLIENT: usize = 9;
@@ -33,6 +36,8 @@ pub struct Engines {
     durable: Option<crate::redis::Redis>,
     postgres: Result<Postgres, String>,
     mariadb: Option<MariaDb>,
+    rabbitmq: Option<Rabbit>,
+    nats: Option<Nats>,
 }
 
 impl Engines {
@@ -49,6 +54,8 @@ impl Engines {
             durable: crate::redis::Redis::on(own(), &syncs),
             postgres: Postgres::start(folder),
             mariadb: MariaDb::on(own(), &[]),
+            rabbitmq: Rabbit::on(own()),
+            nats: Nats::on(own()),
         }
     }
 
@@ -66,8 +73,8 @@ impl Engines {
             all.push(Box::new(redis_queue::Native::new(queues, OF_CLIENT)));
             let (locks, queues) = (locks.url(), queues.local_url());
             let binds = move |number: usize| {
-                let lock = format!("lock.default={locks}?db={number}");
-                vec![lock, format!("queue.jobs={queues}?db={number}")]
+                let of = |url: &str| format!("{url}?db={number}");
+                vec![("lock.default", of(&locks)), ("queue.jobs", of(&queues))]
             };
             all.push(subject(Backing::new("wrun/redis", &WITH_REDIS, binds)));
         }
@@ -75,9 +82,8 @@ impl Engines {
             all.push(Box::new(postgres));
             let urls: Vec<_> = (0..2).map(|number| postgres.database(number)).collect();
             let binds = move |number: usize| {
-                let bind = |label| format!("{label}={}", urls[number]);
                 ["db.default", "lock.default", "queue.jobs"]
-                    .map(bind)
+                    .map(|label| (label, urls[number].clone()))
                     .into()
             };
             all.push(subject(Backing::new(
@@ -95,8 +101,20 @@ impl Engines {
                     mariadb.local_url(name)
                 })
                 .collect();
-            let binds = move |number: usize| vec![format!("db.default={}", urls[number])];
+            let binds = move |number: usize| vec![("db.default", urls[number].clone())];
             all.push(subject(Backing::new("wrun/mariadb", &WITH_MARIADB, binds)));
+        }
+        if let Some(rabbitmq) = &self.rabbitmq {
+            all.push(Box::new(rabbitmq::Native::new(rabbitmq)));
+            let urls: Vec<_> = (0..2).map(|_| rabbitmq.virtual_host()).collect();
+            let binds = move |number: usize| vec![("queue.jobs", urls[number].clone())];
+            all.push(subject(Backing::new("wrun/rabbitmq", &QUEUES, binds)));
+        }
+        if let Some(nats) = &self.nats {
+            all.push(Box::new(nats::Native::new(nats)));
+            let urls = [1, 2].map(|number| nats.account(number));
+            let binds = move |number: usize| vec![("queue.jobs", urls[number].clone())];
+            all.push(subject(Backing::new("wrun/nats", &QUEUES, binds)));
         }
         all
     }
@@ -105,6 +123,8 @@ impl Engines {
     pub fn notes(&self) -> Vec<String> {
         let redis = self.redis.as_ref().map(|redis| redis.version().to_owned());
         let mariadb = self.mariadb.as_ref().map(MariaDb::version);
+        let rabbitmq = self.rabbitmq.as_ref().map(Rabbit::version);
+        let nats = self.nats.as_ref().map(Nats::version);
         vec![
             redis.unwrap_or_else(|| format!("redis-server is missing: {}", redis::INSTALL)),
             self.postgres
@@ -112,6 +132,10 @@ impl Engines {
                 .map_or_else(Clone::clone, Postgres::version),
             mariadb
                 .unwrap_or_else(|| "MariaDB is missing: apt-get install mariadb-server".to_owned()),
+            rabbitmq.unwrap_or_else(|| {
+                "RabbitMQ is missing: apt-get install rabbitmq-server".to_owned()
+            }),
+            nats.unwrap_or_else(|| "NATS is missing: apt-get install nats-server".to_owned()),
         ]
     }
 }

@@ -1,12 +1,12 @@
 //! MariaDB as a contender: the server's defaults, which are durable, driven by mysql_async over a unix socket.
 
-use super::clients::{self, Share, Times};
+use super::clients::{self, Share};
 use super::{Cell, Contender, Sample, Work};
 use crate::mariadb::MariaDb;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 const SETUP: [&str; 3] = [
     "CREATE TABLE hot (id integer PRIMARY KEY, n bigint NOT NULL)",
@@ -36,8 +36,7 @@ impl Native {
     }
 
     fn open(&self) -> Result<(Runtime, Conn), String> {
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| error.to_string())?;
+        let runtime = clients::event_loop()?;
         let opts = Opts::from_url(&self.url).map_err(|error| error.to_string())?;
         let opened = runtime.block_on(Conn::new(opts));
         let conn = opened.map_err(|error| error.to_string())?;
@@ -66,15 +65,9 @@ impl Contender for Native {
 
 /// Does the same as wrun's guest, statement by statement, until `end`.
 async fn transactions(mut conn: Conn, end: Instant) -> mysql_async::Result<Share> {
-    let begin = Instant::now();
-    let mut times = Vec::new();
     conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         .await?;
-    loop {
-        let start = Instant::now();
-        if start >= end {
-            break;
-        }
+    clients::repeat(end, async || {
         conn.query_drop("BEGIN").await?;
         let select = "SELECT n FROM hot WHERE id = 1 FOR UPDATE";
         let n: Option<i64> = conn.exec_first(select, ()).await?;
@@ -82,12 +75,7 @@ async fn transactions(mut conn: Conn, end: Instant) -> mysql_async::Result<Share
         conn.exec_drop(update, (n.unwrap_or(0) + 1,)).await?;
         conn.exec_drop("INSERT INTO sales (hot) VALUES (1)", ())
             .await?;
-        conn.query_drop("COMMIT").await?;
-        times.push(start.elapsed());
-    }
-    Ok(Share {
-        operations: times.len() as u64,
-        took: begin.elapsed(),
-        times: Times::All(times),
+        conn.query_drop("COMMIT").await
     })
+    .await
 }

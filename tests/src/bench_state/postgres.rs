@@ -2,7 +2,7 @@
 //! socket.
 
 use super::clients::fairness;
-use super::{Cell, Contender, MESSAGES, Sample, Work};
+use super::{Cell, Contender, Sample, Work};
 use crate::bench::figures::quantile;
 use crate::postgres;
 use std::collections::BTreeMap;
@@ -109,10 +109,7 @@ impl Postgres {
     fn send(&self, clients: usize, time: Duration) -> Result<Sample, String> {
         let calls = self.repeat(&self.send, clients, time)?;
         self.server.query("postgres", "TRUNCATE jobs");
-        Ok(Sample {
-            rate: calls.rate * MESSAGES as f64,
-            ..calls
-        })
+        Ok(calls.in_messages())
     }
 }
 

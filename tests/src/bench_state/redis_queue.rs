@@ -70,17 +70,12 @@ impl Contender for Native {
         };
         let work = |connection, end| Self::send(connection, end).map_err(|error| error.to_string());
         let shares = clients::run(cell.clients, time, open, work);
-        let sample = shares.and_then(|shares| clients::sum(&shares));
         let removed = self
             .client
             .get_connection()
             .and_then(|mut connection| redis::cmd("DEL").arg("jobs").query::<()>(&mut connection));
-        Some(sample.and_then(|sample| {
-            removed.map_err(|error| error.to_string())?;
-            Ok(Sample {
-                rate: sample.rate * MESSAGES as f64,
-                ..sample
-            })
-        }))
+        let removed = removed.map_err(|error| error.to_string());
+        let sample = shares.and_then(|shares| clients::sum(&shares));
+        Some(sample.and_then(|sample| removed.map(|()| sample.in_messages())))
     }
 }

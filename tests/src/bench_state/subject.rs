@@ -33,6 +33,9 @@ const FIRST_MESSAGES: usize = 5000;
 const SHARED: &str = "[locks.default]\n[databases.default]\n[queues.jobs]\nmax-depth = 10000000\n";
 const CONSUMERS: &str = "[consumers.jobs]\n";
 
+/// A label, and the URL that it is bound to.
+pub type Bind = (&'static str, String);
+
 /// Where a wrun keeps what is shared, and what it is measured at.
 pub struct Backing {
     /// Of a server, `wrun/` and the name of the contender that is its native client.
@@ -40,7 +43,7 @@ pub struct Backing {
     /// What is done.
     pub does: &'static [Work],
     /// What labels are bound to, for two servers that share nothing.
-    pub binds: Box<dyn Fn(usize) -> Vec<String> + Sync>,
+    pub binds: Box<dyn Fn(usize) -> Vec<Bind> + Sync>,
 }
 
 impl Backing {
@@ -53,7 +56,7 @@ impl Backing {
     pub fn new(
         name: &'static str,
         does: &'static [Work],
-        binds: impl Fn(usize) -> Vec<String> + Sync + 'static,
+        binds: impl Fn(usize) -> Vec<Bind> + Sync + 'static,
     ) -> Self {
         let binds = Box::new(binds);
         Self { name, does, binds }
@@ -88,7 +91,11 @@ impl Subject {
                 .manifest(manifest)
                 .state(folder.join(format!("{name}-{role}")));
             let binds = (backing.binds)(number).into_iter();
-            let server = binds.fold(launch, |launch, bind| launch.flag("--bind", bind));
+            // URLs with a password are not for the command line.
+            let server = binds.fold(launch, |launch, (label, url)| {
+                let variable = label.replace('.', "_").to_uppercase();
+                launch.env(&format!("WRUN_BIND_{variable}"), url)
+            });
             let server = server.start();
             server.get("/setup").ok();
             server
@@ -146,10 +153,7 @@ impl Subject {
         self.sending
             .control(["queue", "purge", "jobs", "--yes"])
             .ok();
-        Ok(Sample {
-            rate: calls.rate * MESSAGES as f64,
-            ..calls
-        })
+        Ok(calls.in_messages())
     }
 
     /// Sends about as many messages as are handled in `time`, and waits until they are.
