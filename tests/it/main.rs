@@ -60,6 +60,7 @@ mod requests;
 mod sandbox;
 mod serve;
 mod service_manager;
+mod shared_queue;
 mod signals;
 mod soak;
 mod sockets;

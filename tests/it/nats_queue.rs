@@ -1,6 +1,7 @@
 //! Queues that are bound to NATS JetStream: the same guests on a real one, several servers of wrun's that share a queue, and
 //! what is left when one of them, or NATS, is killed, and when the way between them is cut.
 
+use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, becomes, sender, server};
 use crate::{serve, wrun};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -10,44 +11,9 @@ use wrun_tests::murder::Victims;
 use wrun_tests::nats::Nats;
 use wrun_tests::outcome::finding;
 use wrun_tests::proxy::{Proxy, Weather};
-use wrun_tests::queue_history::{self, History};
+use wrun_tests::queue_history;
 use wrun_tests::state::{error, ok};
-use wrun_tests::{Launch, Outcome, SOON, Server, eventually, folder, process};
-
-/// Tries of the histories' messages, at most.
-const ATTEMPTS_MAX: u32 = 40;
-
-fn bound(launch: Launch, url: &str) -> Launch {
-    launch.flag("--bind", format!("queue.jobs={url}"))
-}
-
-/// A server that sends and handles.
-fn server(url: &str) -> Launch {
-    let manifest = format!(
-        "[databases.default]\n[queues.jobs]\nmax-attempts = {ATTEMPTS_MAX}\nbackoff = \"20ms\"\n\
-         max-backoff = \"100ms\"\n[consumers.jobs]\nbatch = 4\n"
-    );
-    bound(serve("state_queue").manifest(manifest).workers(2), url)
-}
-
-/// A server that only sends, unless its settings say more.
-fn sender(url: &str, settings: &str) -> Launch {
-    let manifest = format!("[databases.default]\n[queues.jobs]\n{settings}");
-    bound(serve("state_queue").manifest(manifest), url)
-}
-
-#[track_caller]
-fn assert_sound(history: &History) {
-    assert_eq!(history.faults(ATTEMPTS_MAX), [""; 0]);
-}
-
-/// Waits until `wrun ps` says that the queue's server can be reached, or cannot.
-fn becomes(server: &Server, reachable: bool) {
-    eventually("ps knows", SOON, || {
-        let binding = &server.ps()["bindings"][0];
-        (binding["reachable"] == reachable && binding["name"] == "queue.jobs").then_some(())
-    });
-}
+use wrun_tests::{Outcome, SOON, eventually, folder, process};
 
 /// Returns the number of the last message that the queue's stream has taken.
 fn last(nats: &Nats) -> u64 {
@@ -293,7 +259,9 @@ fn connection_is_encrypted_and_the_password_is_nowhere_to_be_seen() {
     let Some(mut nats) = Nats::for_test() else {
         return;
     };
-    let refused = bound(sender("nats://127.0.0.1:1", ""), &nats.account(1)).fail();
+    let refused = sender(&nats.url(), "")
+        .flag("--bind", format!("queue.jobs={}", nats.account(1)))
+        .fail();
     refused.fails_with(2, &["password", "WRUN_BIND_QUEUE_JOBS"]);
     let certificate = nats.encrypt();
     let place = format!("tls://u1:s3cret@localhost:{}", nats.port());

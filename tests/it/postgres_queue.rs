@@ -1,7 +1,8 @@
 //! Queues that are bound to PostgreSQL: the same guests on a real one, several servers of wrun's that share a queue, and what
 //! is left when one of them, or PostgreSQL, is killed.
 
-use crate::{serve, wrun};
+use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, becomes, sender, server};
+use crate::wrun;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -9,13 +10,10 @@ use wrun_tests::guests::example;
 use wrun_tests::murder::Victims;
 use wrun_tests::outcome::finding;
 use wrun_tests::postgres::Postgres;
-use wrun_tests::queue_history::{self, History};
+use wrun_tests::queue_history;
 use wrun_tests::sale::{Sale, Way};
 use wrun_tests::state::{error, ok};
-use wrun_tests::{Launch, Outcome, SOON, checkout, eventually, folder, process};
-
-/// Tries of the histories' messages, at most.
-const ATTEMPTS_MAX: u32 = 40;
+use wrun_tests::{Outcome, SOON, checkout, eventually, folder, process};
 
 /// Starts a PostgreSQL with an empty database `jobs`.
 fn postgres() -> Option<Postgres> {
@@ -24,34 +22,17 @@ fn postgres() -> Option<Postgres> {
     Some(postgres)
 }
 
-fn bound(launch: Launch, postgres: &Postgres) -> Launch {
-    launch.flag("--bind", format!("queue.jobs={}", postgres.url("jobs")))
-}
-
-/// A server that sends and handles.
-fn server(postgres: &Postgres) -> Launch {
-    let manifest = format!(
-        "[databases.default]\n[queues.jobs]\nmax-attempts = {ATTEMPTS_MAX}\nbackoff = \"20ms\"\n\
-         max-backoff = \"100ms\"\n[consumers.jobs]\nbatch = 4\n"
-    );
-    bound(serve("state_queue").manifest(manifest).workers(2), postgres)
-}
-
-/// A server that only sends, unless its settings say more.
-fn sender(postgres: &Postgres, settings: &str) -> Launch {
-    let manifest = format!("[databases.default]\n[queues.jobs]\n{settings}");
-    bound(serve("state_queue").manifest(manifest), postgres)
-}
-
-#[track_caller]
-fn assert_sound(history: &History) {
-    assert_eq!(history.faults(ATTEMPTS_MAX), [""; 0]);
+fn url(postgres: &Postgres) -> String {
+    postgres.url("jobs")
 }
 
 #[test]
 fn two_servers_share_a_queue_and_lose_nothing_while_workers_are_killed() {
     let Some(postgres) = postgres() else { return };
-    let (one, other) = (server(&postgres).start(), server(&postgres).start());
+    let (one, other) = (
+        server(&url(&postgres)).start(),
+        server(&url(&postgres)).start(),
+    );
     let history = queue_history::record_at(&[&one, &other], 12, Victims::Workers);
     assert_sound(&history);
     assert!(history.kills > 0);
@@ -65,7 +46,7 @@ fn two_servers_share_a_queue_and_lose_nothing_while_workers_are_killed() {
 #[test]
 fn check_notices_a_message_that_is_lost() {
     let Some(postgres) = postgres() else { return };
-    let server = server(&postgres).start();
+    let server = server(&url(&postgres)).start();
     let mut history = queue_history::record(&server, 4, Victims::Nobody);
     assert_sound(&history);
     // The control: a try that never was, and an order that was another.
@@ -78,14 +59,14 @@ fn check_notices_a_message_that_is_lost() {
 #[test]
 fn messages_of_a_killed_server_or_state_process_are_handled_by_another_one() {
     let Some(postgres) = postgres() else { return };
-    let one = server(&postgres).start();
+    let one = server(&url(&postgres)).start();
     let long = json!({ "do": "ack", "ms": 600_000 });
     ok(&one.send(&json!([{ "key": "k", "body": long }, { "key": "k", "body": { "do": "ack" } }])));
     let first = one.when_tried("it is handled", |tries| tries.len() == 1);
     one.kill_state_process();
     // At once, and not when the lease is over.
     one.when_tried("it is handled again", |tries| tries.len() == 2);
-    let other = server(&postgres).start();
+    let other = server(&url(&postgres)).start();
     for pid in process::family(one.pid()) {
         process::send(pid, Signal::SIGKILL);
     }
@@ -102,7 +83,10 @@ fn nothing_that_was_acknowledged_is_lost_when_postgres_is_killed() {
     let Some(mut postgres) = postgres() else {
         return;
     };
-    let (one, other) = (server(&postgres).start(), server(&postgres).start());
+    let (one, other) = (
+        server(&url(&postgres)).start(),
+        server(&url(&postgres)).start(),
+    );
     let history = std::thread::scope(|scope| {
         let recorded =
             scope.spawn(|| queue_history::record_at(&[&one, &other], 20, Victims::Nobody));
@@ -189,7 +173,7 @@ fn order_in_another_database_reaches_the_queue_by_an_outbox() {
 #[test]
 fn commands_work_on_what_is_there() {
     let Some(postgres) = postgres() else { return };
-    let server = sender(&postgres, "max-depth = 3\n").start();
+    let server = sender(&url(&postgres), "max-depth = 3\n").start();
     let message = json!([{ "body": 1, "key": "k", "headers": { "a": "b" } }]);
     let sent = server.send(&message);
     server.control(["queue", "send", "jobs", "two"]).ok();
@@ -220,7 +204,7 @@ fn server_that_is_away_is_said_to_be_at_once_and_is_back_by_itself() {
     let Some(mut postgres) = postgres() else {
         return;
     };
-    let server = sender(&postgres, "[consumers.jobs]\n[queues.here]\n").start();
+    let server = sender(&url(&postgres), "[consumers.jobs]\n[queues.here]\n").start();
     let becomes = |reachable: bool| {
         eventually("ps knows", SOON, || {
             let binding = &server.ps()["bindings"][0];

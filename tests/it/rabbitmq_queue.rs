@@ -1,55 +1,18 @@
 //! Queues that are bound to RabbitMQ: the same guests on a real one, several servers of wrun's that share a queue, and what is
 //! left when one of them, or RabbitMQ, is killed, and when the way between them is cut.
 
-use crate::{serve, wrun};
+use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, becomes, sender, server};
+use crate::wrun;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::time::Instant;
 use wrun_tests::murder::Victims;
 use wrun_tests::outcome::finding;
 use wrun_tests::proxy::{Proxy, Weather};
-use wrun_tests::queue_history::{self, History};
+use wrun_tests::queue_history;
 use wrun_tests::rabbitmq::Rabbit;
 use wrun_tests::state::{error, ok};
-use wrun_tests::{Launch, Outcome, SOON, Server, eventually, folder, process};
-
-/// Tries of the histories' messages, at most.
-const ATTEMPTS_MAX: u32 = 40;
-
-fn bound(launch: Launch, url: &str) -> Launch {
-    // It has a password, though everybody knows it.
-    launch
-        .flag("--bind", "queue.jobs=env:WRUN_TEST_RABBIT")
-        .env("WRUN_TEST_RABBIT", url)
-}
-
-/// A server that sends and handles.
-fn server(url: &str) -> Launch {
-    let manifest = format!(
-        "[databases.default]\n[queues.jobs]\nmax-attempts = {ATTEMPTS_MAX}\nbackoff = \"20ms\"\n\
-         max-backoff = \"100ms\"\n[consumers.jobs]\nbatch = 4\n"
-    );
-    bound(serve("state_queue").manifest(manifest).workers(2), url)
-}
-
-/// A server that only sends, unless its settings say more.
-fn sender(url: &str, settings: &str) -> Launch {
-    let manifest = format!("[databases.default]\n[queues.jobs]\n{settings}");
-    bound(serve("state_queue").manifest(manifest), url)
-}
-
-#[track_caller]
-fn assert_sound(history: &History) {
-    assert_eq!(history.faults(ATTEMPTS_MAX), [""; 0]);
-}
-
-/// Waits until `wrun ps` says that the queue's server can be reached, or cannot.
-fn becomes(server: &Server, reachable: bool) {
-    eventually("ps knows", SOON, || {
-        let binding = &server.ps()["bindings"][0];
-        (binding["reachable"] == reachable && binding["name"] == "queue.jobs").then_some(())
-    });
-}
+use wrun_tests::{Outcome, SOON, Server, eventually, folder, process};
 
 /// Waits until more messages than so many have been tried at one of these.
 fn when_tried(servers: &[&Server], count: usize) {

@@ -182,7 +182,7 @@ impl Postgres {
     /// Ends it without a warning, as a power cut would.
     pub fn kill(&mut self) {
         // One that it started after the look would be left behind, and keep the next postgres from starting.
-        process::send(self.pid(), Signal::SIGSTOP);
+        process::stop(self.pid());
         let family = process::family(self.pid());
         for &pid in &family {
             process::send(pid, Signal::SIGKILL);

@@ -1,5 +1,6 @@
 //! Other processes by their id, as `/proc` shows them.
 
+use crate::wait::{SOON, eventually};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -51,6 +52,25 @@ pub fn family(pid: i32) -> Vec<i32> {
 /// Sends a signal; a process that is gone needs none.
 pub fn send(pid: i32, signal: Signal) {
     let _ = signal::kill(Pid::from_raw(pid), signal);
+}
+
+/// Has a process stand still, and waits until all of its threads do.
+///
+/// # Panics
+///
+/// If one of them goes on.
+pub fn stop(pid: i32) {
+    send(pid, Signal::SIGSTOP);
+    eventually("it stands still", SOON, || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).ok();
+        let mut threads = threads.into_iter().flatten().flatten();
+        let is_still = |it: fs::DirEntry| {
+            let stat = stat(it.file_name().to_str()?.parse().ok()?)?;
+            Some(matches!(&*stat.state, "T" | "t" | "Z" | "X"))
+        };
+        // A thread that ended meanwhile is no more.
+        threads.all(|it| is_still(it).unwrap_or(true)).then_some(())
+    });
 }
 
 /// Returns the cores that the process may run on.

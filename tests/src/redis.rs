@@ -155,7 +155,7 @@ impl Redis {
 
     /// Has it stand still.
     pub fn pause(&self) {
-        process::send(self.pid(), Signal::SIGSTOP);
+        process::stop(self.pid());
     }
 
     /// Has it go on.

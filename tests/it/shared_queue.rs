@@ -1,0 +1,42 @@
+//! What the tests have in common of queues that several servers of wrun's share: the guest, and what has to hold. Where a
+//! queue is kept, and how that fails, is in their own files.
+
+use crate::serve;
+use wrun_tests::queue_history::History;
+use wrun_tests::{Launch, SOON, Server, eventually};
+
+/// Tries of the histories' messages, at most.
+pub(crate) const ATTEMPTS_MAX: u32 = 40;
+
+/// Binds the queue. A URL with a password is not for the command line.
+fn bound(launch: Launch, url: &str) -> Launch {
+    launch.env("WRUN_BIND_QUEUE_JOBS", url)
+}
+
+/// A server that sends and handles.
+pub(crate) fn server(url: &str) -> Launch {
+    let manifest = format!(
+        "[databases.default]\n[queues.jobs]\nmax-attempts = {ATTEMPTS_MAX}\nbackoff = \"20ms\"\n\
+         max-backoff = \"100ms\"\n[consumers.jobs]\nbatch = 4\n"
+    );
+    bound(serve("state_queue").manifest(manifest).workers(2), url)
+}
+
+/// A server that only sends, unless its settings say more.
+pub(crate) fn sender(url: &str, settings: &str) -> Launch {
+    let manifest = format!("[databases.default]\n[queues.jobs]\n{settings}");
+    bound(serve("state_queue").manifest(manifest), url)
+}
+
+#[track_caller]
+pub(crate) fn assert_sound(history: &History) {
+    assert_eq!(history.faults(ATTEMPTS_MAX), [""; 0]);
+}
+
+/// Waits until `wrun ps` says that the queue's server can be reached, or cannot.
+pub(crate) fn becomes(server: &Server, reachable: bool) {
+    eventually("ps knows", SOON, || {
+        let binding = &server.ps()["bindings"][0];
+        (binding["reachable"] == reachable && binding["name"] == "queue.jobs").then_some(())
+    });
+}
