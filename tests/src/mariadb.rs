@@ -1,5 +1,7 @@
 //! A MariaDB of the tests' own: from Debian's package, with its data in a folder of its own and a port of its own, as a user
 //! who is not root. Ended with its handle, and with the thread that started it.
+//!
+//! `WRUN_TEST_MYSQLD` names a `mysqld` of MySQL's that is started in its place; the client is MariaDB's all the same.
 
 use crate::engine::{certify, free_port};
 use crate::process;
@@ -22,6 +24,27 @@ const USER: &str = "mysql";
 
 /// Where Debian keeps the server.
 const DEBIAN: &str = "/usr/sbin/mariadbd";
+
+/// The variable that names another server.
+const MYSQLD: &str = "WRUN_TEST_MYSQLD";
+
+/// What a server needs so that others can follow it, by its kind.
+const MARIADB_FOLLOWED: &[&str] = &["--log-bin=changes", "--server-id=1"];
+const MYSQL_FOLLOWED: &[&str] = &[
+    "--server-id=1",
+    "--gtid-mode=ON",
+    "--enforce-gtid-consistency=ON",
+];
+
+/// And what one needs that follows.
+const MARIADB_FOLLOWS: &[&str] = &["--server-id=2", "--read-only=ON"];
+const MYSQL_FOLLOWS: &[&str] = &[
+    "--server-id=2",
+    "--gtid-mode=ON",
+    "--enforce-gtid-consistency=ON",
+    "--relay-log-recovery=ON",
+    "--read-only=ON",
+];
 
 /// A running MariaDB. Its user `wrun` needs no password.
 #[derive(Debug)]
@@ -60,9 +83,71 @@ impl MariaDb {
     ///
     /// If it is installed and does not serve.
     pub fn on(scratch: TempDir, settings: &[&str]) -> Option<Self> {
-        if !Path::new(DEBIAN).is_file() {
+        if !server().is_file() {
             return leave_out("what is kept in MariaDB", "MariaDB", INSTALL);
         }
+        let mut mariadb = Self::bare(scratch, settings);
+        mariadb.wait();
+        mariadb.query(
+            "mysql",
+            "CREATE USER wrun@'127.0.0.1', wrun@localhost; GRANT ALL ON *.* TO wrun@'127.0.0.1'; GRANT ALL ON *.* TO wrun@localhost",
+        );
+        Some(mariadb)
+    }
+
+    /// Starts one that others can follow.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not serve.
+    pub fn followed() -> Option<Self> {
+        Self::with(match is_mysql() {
+            true => MYSQL_FOLLOWED,
+            false => MARIADB_FOLLOWED,
+        })
+    }
+
+    /// Starts a replica that follows it from its first change on, by GTIDs.
+    ///
+    /// # Panics
+    ///
+    /// If there is none that serves.
+    pub fn replica(&self) -> Self {
+        let settings = match is_mysql() {
+            true => MYSQL_FOLLOWS,
+            false => MARIADB_FOLLOWS,
+        };
+        let mut replica = Self::bare(crate::folder(), settings);
+        replica.wait();
+        let port = self.port;
+        let follow = match is_mysql() {
+            true => format!(
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, SOURCE_USER='wrun', \
+                 SOURCE_AUTO_POSITION=1, SOURCE_CONNECT_RETRY=1, GET_SOURCE_PUBLIC_KEY=1"
+            ),
+            false => format!(
+                "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='wrun', \
+                 MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1"
+            ),
+        };
+        replica.query("mysql", &format!("{follow}; START REPLICA"));
+        self.wait_for(&replica);
+        replica
+    }
+
+    /// Waits until a replica shows what was committed here so far.
+    pub fn wait_for(&self, replica: &Self) {
+        let (written, wait) = match is_mysql() {
+            true => ("@@GLOBAL.gtid_executed", "WAIT_FOR_EXECUTED_GTID_SET"),
+            false => ("@@GLOBAL.gtid_binlog_pos", "MASTER_GTID_WAIT"),
+        };
+        let written = self.query("mysql", &format!("SELECT {written}"));
+        let waited = replica.query("mysql", &format!("SELECT {wait}('{written}', 30)"));
+        assert_eq!(waited, "0", "{}", replica.log());
+    }
+
+    /// Starts one that has no user but root.
+    fn bare(scratch: TempDir, settings: &[&str]) -> Self {
         let folder = scratch.path().join("mariadb");
         fs::create_dir(&folder).expect("a folder can be made");
         // Its user has to get through, and others to its socket.
@@ -76,19 +161,13 @@ impl MariaDb {
         let settings: Vec<String> = settings.iter().map(|&it| it.to_owned()).collect();
         let process = spawn(&folder, port, &settings);
         // From here on `Drop` ends the process whatever happens.
-        let mut mariadb = Self {
+        Self {
             process,
             folder,
             settings,
             port,
             _scratch: scratch,
-        };
-        mariadb.wait();
-        mariadb.query(
-            "mysql",
-            "CREATE USER wrun@'127.0.0.1', wrun@localhost; GRANT ALL ON *.* TO wrun@'127.0.0.1'; GRANT ALL ON *.* TO wrun@localhost",
-        );
-        Some(mariadb)
+        }
     }
 
     /// Has it take encrypted connections, too, as `localhost`; returns the file with its certificate.
@@ -128,7 +207,7 @@ impl MariaDb {
 
     /// Returns what it says of itself.
     pub fn version(&self) -> String {
-        format!("MariaDB {}", self.query("mysql", "SELECT VERSION()"))
+        format!("{} {}", product(), self.query("mysql", "SELECT VERSION()"))
     }
 
     /// Returns its port.
@@ -179,9 +258,9 @@ impl MariaDb {
     }
 
     fn wait(&mut self) {
-        eventually("mariadbd serves", SOON, || {
+        eventually("the server serves", SOON, || {
             let ended = self.process.try_wait().ok().flatten();
-            assert!(ended.is_none(), "mariadbd ended: {}", self.log());
+            assert!(ended.is_none(), "the server ended: {}", self.log());
             let ready = self.client().args(["-e", "SELECT 1"]).output().ok()?;
             ready.status.success().then_some(())
         });
@@ -199,11 +278,38 @@ impl Drop for MariaDb {
     }
 }
 
+/// Tells whether it is MySQL that is started.
+pub fn is_mysql() -> bool {
+    std::env::var_os(MYSQLD).is_some()
+}
+
+/// Returns what people call it.
+pub fn product() -> &'static str {
+    match is_mysql() {
+        true => "MySQL",
+        false => "MariaDB",
+    }
+}
+
+fn server() -> PathBuf {
+    std::env::var_os(MYSQLD).map_or_else(|| DEBIAN.into(), PathBuf::from)
+}
+
 /// Makes its own tables.
 fn install(folder: &Path) {
-    let mut install = Command::new("mariadb-install-db");
-    install.args(["--no-defaults", "--auth-root-authentication-method=normal"]);
-    install.args(["--skip-test-db", "--skip-name-resolve"]);
+    let mut install = match is_mysql() {
+        true => Command::new(server()),
+        false => Command::new("mariadb-install-db"),
+    };
+    install.arg("--no-defaults");
+    match is_mysql() {
+        true => install.args(["--initialize-insecure", "--secure-file-priv=NULL"]),
+        false => install.args([
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+        ]),
+    };
     install.arg(format!("--datadir={}", folder.join("data").display()));
     install.arg(format!("--tmpdir={}", folder.display()));
     as_user(&mut install);
@@ -212,7 +318,7 @@ fn install(folder: &Path) {
 
 fn spawn(folder: &Path, port: u16, settings: &[String]) -> Child {
     let log = fs::File::create(folder.join("log")).expect("the folder takes files");
-    let mut mariadbd = Command::new(DEBIAN);
+    let mut mariadbd = Command::new(server());
     mariadbd
         .args([
             "--no-defaults",
@@ -221,6 +327,11 @@ fn spawn(folder: &Path, port: u16, settings: &[String]) -> Child {
         ])
         // As Debian has it.
         .arg("--character-set-server=utf8mb4")
+        .args(match is_mysql() {
+            // Its other protocol has a port that all of them would want.
+            true => &["--mysqlx=OFF", "--secure-file-priv=NULL"][..],
+            false => &[],
+        })
         .arg(format!("--port={port}"))
         .arg(format!("--datadir={}", folder.join("data").display()))
         .arg(format!("--tmpdir={}", folder.display()))
@@ -232,7 +343,7 @@ fn spawn(folder: &Path, port: u16, settings: &[String]) -> Child {
         .stderr(log);
     as_user(&mut mariadbd);
     process::die_with_this_thread(&mut mariadbd);
-    mariadbd.spawn().expect("mariadbd starts")
+    mariadbd.spawn().expect("the server starts")
 }
 
 fn as_user(command: &mut Command) {

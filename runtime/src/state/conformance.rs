@@ -38,6 +38,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 trait Backend: Sized + 'static {
     const NAME: &'static str;
 
+    /// Returns what it is called in the table.
+    fn name() -> &'static str {
+        Self::NAME
+    }
+
     /// Returns a fresh one.
     async fn open() -> Self;
 
@@ -51,6 +56,11 @@ trait HasDatabase: Backend {
 
     /// Returns how a column is declared whose values come back as this one.
     fn declare(value: &Value) -> &'static str;
+
+    /// Returns what a value comes back as: itself, but where an engine has no such type.
+    fn comes_back(value: Value) -> Value {
+        value
+    }
 }
 
 /// A backend that keeps locks in any space.
@@ -128,7 +138,7 @@ impl Table {
             let passed = catch_unwind(AssertUnwindSafe(|| run_one(run))).is_ok();
             self.cases[at].1.push(passed);
         }
-        self.backends.push(B::NAME);
+        self.backends.push(B::name());
     }
 
     /// Prints a line for each case, and fails with the names of those that failed.

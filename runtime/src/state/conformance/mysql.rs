@@ -1,12 +1,14 @@
-//! A real MariaDB, with a database for each case.
+//! A real MariaDB, or MySQL if that is what tests are given, with a database for each case.
 
 use super::{Backend, HasDatabase, HasOutbox, HasSharedOutbox};
 use crate::state::db::{Database, Value};
 use crate::state::mysql::{Address, Mysql};
 use crate::state::outbox::Outbox;
+use crate::state::text;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use wrun_tests::mariadb::is_mysql;
 
 /// The server, while there is one.
 static SERVER: Mutex<Option<wrun_tests::mariadb::MariaDb>> = Mutex::new(None);
@@ -57,6 +59,13 @@ impl Bound {
 impl Backend for Bound {
     const NAME: &'static str = "mariadb";
 
+    fn name() -> &'static str {
+        match is_mysql() {
+            true => "mysql",
+            false => Self::NAME,
+        }
+    }
+
     async fn open() -> Self {
         static CASES: AtomicUsize = AtomicUsize::new(0);
         let database = format!("case_{}", CASES.fetch_add(1, Ordering::Relaxed));
@@ -103,8 +112,17 @@ impl HasDatabase for Bound {
             Value::Date(_) => "DATE",
             Value::Time(_) => "TIME",
             Value::TimestampUs(_) => "DATETIME(6)",
+            Value::Uuid(..) if is_mysql() => "CHAR(36)",
             Value::Uuid(..) => "UUID",
             Value::Json(_) => "JSON",
+        }
+    }
+
+    /// MySQL has no type for UUIDs: they are texts.
+    fn comes_back(value: Value) -> Value {
+        match value {
+            Value::Uuid(high, low) if is_mysql() => Value::Text(text::uuid(high, low)),
+            value => value,
         }
     }
 }

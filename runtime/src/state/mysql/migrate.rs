@@ -16,7 +16,7 @@ use crate::state::remote::ready::{Recorded, apply_new, make_ready};
 use std::path::Path;
 
 /// Keeps others out, in this database. Returns 1, or 0 after a minute.
-const LOCK: &str = "SELECT GET_LOCK(CONCAT('wrun:', LEFT(SHA1(DATABASE()), 40)), 60)";
+const LOCK: &str = "SELECT GET_LOCK(CONCAT('wrun:', LEFT(SHA2(DATABASE(), 256), 40)), 60)";
 
 /// How long a migration, and the wait for those who use a table, may take.
 const LIMITS: &str = "SET lock_wait_timeout=60 /*M! , max_statement_time=540 */ /*!50708 , max_execution_time=540000 */";

@@ -141,7 +141,7 @@ impl Letters for Connection {
 /// Returns the name of the lock of who leads: names are the whole server's, so the database is in it.
 fn lead(queue: &str) -> String {
     let queue = bytes(queue.as_bytes());
-    format!("CONCAT('wrun:', LEFT(SHA1(CONCAT(DATABASE(), ':', {queue})), 40))")
+    format!("CONCAT('wrun:', LEFT(SHA2(CONCAT(DATABASE(), ':', {queue}), 256), 40))")
 }
 
 /// No row has the number 0.

@@ -30,7 +30,7 @@ async fn values_come_back_as_they_were_stored<B: HasDatabase>(on: B) {
         );
         run(db, insert).await.unwrap();
         let read = query(db, &format!("SELECT v FROM t{number}")).await;
-        assert_eq!(read, [[value]]);
+        assert_eq!(read, [[B::comes_back(value)]]);
     }
 }
 
