@@ -314,7 +314,10 @@ fn doctor_says_what_the_server_may_forget() {
     assert_eq!(code, Some(0), "{report}");
     let server = finding(&report, "lock.default");
     assert!(
-        server["found"].as_str().unwrap().starts_with("Redis "),
+        server["found"]
+            .as_str()
+            .unwrap()
+            .starts_with(redis.product()),
         "{server}"
     );
     assert_eq!(finding(&report, "lock.default eviction")["status"], "off");

@@ -1,5 +1,7 @@
 //! A Redis of the tests' own: from Debian's package, on a port of its own, with its data in a folder of its own. Ended with
 //! its handle, and with the thread that started it.
+//!
+//! `WRUN_TEST_REDIS` names a program that is started in its place, such as Valkey's `valkey-server`.
 
 use crate::engine::{certify, free_port};
 use crate::process;
@@ -16,6 +18,9 @@ use tempfile::TempDir;
 const INSTALL: &str = "apt-get install redis-server";
 
 const PROGRAM: &str = "redis-server";
+
+/// The variable that names another server.
+const OTHER: &str = "WRUN_TEST_REDIS";
 
 /// A running Redis without a password. It keeps what it has in memory alone, unless it is told otherwise.
 #[derive(Debug)]
@@ -62,7 +67,7 @@ impl Redis {
     ///
     /// If it is installed and does not serve.
     pub fn on(folder: TempDir, settings: &[&str]) -> Option<Self> {
-        let version = Command::new(PROGRAM).arg("--version").output();
+        let version = Command::new(program()).arg("--version").output();
         if version.is_err() {
             return leave_out("what is kept in Redis", "Redis", INSTALL);
         }
@@ -116,6 +121,15 @@ impl Redis {
     /// Returns its port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Returns what people call it.
+    pub fn product(&self) -> &'static str {
+        let about = self.call(&["INFO", "server"]);
+        match about.contains("server_name:valkey") {
+            true => "Valkey",
+            false => "Redis",
+        }
     }
 
     /// Has a command carried out, and returns the first line of the answer, or what that line announces.
@@ -188,8 +202,12 @@ impl Drop for Redis {
     }
 }
 
+fn program() -> PathBuf {
+    std::env::var_os(OTHER).map_or_else(|| PROGRAM.into(), PathBuf::from)
+}
+
 fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Child {
-    let mut redis = Command::new(PROGRAM);
+    let mut redis = Command::new(program());
     redis
         .args(["--bind", "127.0.0.1", "--save", "", "--databases", "64"])
         .args(["--port", &port.to_string()])
