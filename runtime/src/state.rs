@@ -20,6 +20,7 @@ pub mod queue;
 pub mod rabbitmq;
 pub mod redis;
 mod remote;
+pub mod replica;
 pub mod server;
 mod spin;
 pub mod sqlite;

@@ -56,6 +56,7 @@ mod redis;
 mod redis_queue;
 mod redlock;
 mod reload;
+mod replica;
 mod requests;
 mod sandbox;
 mod serve;

@@ -99,6 +99,49 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Starts a standby that follows it: a copy, on a port of its own, to which all that is committed is streamed.
+    ///
+    /// # Panics
+    ///
+    /// If there is none that serves.
+    pub fn standby(&self) -> Self {
+        let scratch = crate::folder();
+        let folder = scratch.path().join("postgres");
+        fs::create_dir(&folder).expect("a folder can be made");
+        if let Some((uid, gid)) = user() {
+            for path in [scratch.path(), &folder] {
+                chown(path, Some(uid), Some(gid)).expect("root can give away a folder");
+            }
+        }
+        // The slot keeps what the standby has missed while it was away.
+        let mut copy = command(&self.programs, &folder, "pg_basebackup");
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .args(["--create-slot", "--slot=standby"])
+            .arg(format!("--dbname={}", self.local_url("postgres")));
+        succeed(&mut copy);
+        let port = free_port();
+        let process = spawn(&self.programs, &folder, port, &[]);
+        let mut standby = Self {
+            programs: self.programs.clone(),
+            process,
+            folder,
+            settings: Vec::new(),
+            port,
+            _scratch: Some(scratch),
+        };
+        standby.wait();
+        standby
+    }
+
+    /// Waits until a standby shows what was committed here so far.
+    pub fn wait_for(&self, standby: &Self) {
+        let written = self.query("postgres", "SELECT pg_current_wal_flush_lsn()");
+        let shown = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+        eventually("the standby has caught up", SOON, || {
+            (standby.query("postgres", &shown) == "t").then_some(())
+        });
+    }
+
     /// Has it take encrypted connections, too, as `localhost`; returns the file with its certificate.
     ///
     /// # Panics

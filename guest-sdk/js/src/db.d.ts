@@ -68,7 +68,10 @@ export interface Done {
 
 /** How to run a transaction. */
 export interface TxOptions {
-  /** Whether it only reads: it then sees one snapshot and waits for no writer. */
+  /**
+   * Whether it only reads: it then sees one snapshot and waits for no writer. A replica may serve it, which may not have the
+   * last writes yet, those of this guest included.
+   */
   readOnly?: boolean;
   /** How far it is kept apart from others: `serializable` by default, and on the embedded engine always. */
   isolation?: "read-committed" | "repeatable-read" | "serializable";

@@ -125,6 +125,9 @@ fn binding_line(binding: &BindingStatus) -> String {
     let how = match (binding.reachable, &binding.why) {
         (Some(true), None) => "reachable".to_owned(),
         (Some(true), Some(why)) => format!("reachable, though {why}"),
+        (Some(false), Some(why)) if binding.name.starts_with("replica.") => {
+            format!("away, what only reads goes to the primary: {why}")
+        }
         (Some(false), Some(why)) => format!("away: {why}"),
         (Some(false), None) => "away".to_owned(),
         (None, _) => "not known to be reachable".to_owned(),
@@ -162,6 +165,19 @@ mod tests {
             why: Some("1 of 3 servers cannot be reached".into()),
         });
         let expected = "lock.default is at redis://a,redis://b,redis://c, reachable, though 1 of 3 servers cannot be reached\n";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn replica_that_is_away_says_who_stands_in_for_it() {
+        let line = binding_line(&BindingStatus {
+            name: "replica.default".into(),
+            backend: "postgres".into(),
+            url: "postgres://b/shop".into(),
+            reachable: Some(false),
+            why: Some("it does not answer".into()),
+        });
+        let expected = "replica.default is at postgres://b/shop, away, what only reads goes to the primary: it does not answer\n";
         assert_eq!(line, expected);
     }
 

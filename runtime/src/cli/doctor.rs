@@ -9,6 +9,7 @@ mod mysql;
 mod nats;
 mod rabbitmq;
 mod redis;
+mod replica;
 mod system;
 mod tools;
 

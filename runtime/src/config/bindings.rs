@@ -30,11 +30,12 @@ pub struct BindingArgs {
     /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…), a queue in
     /// PostgreSQL (queue.LABEL=postgres://…), Redis (queue.LABEL=redis://…), RabbitMQ (queue.LABEL=amqp://…) or NATS
     /// (queue.LABEL=nats://…), locks in Redis (lock.LABEL=redis://…), in the majority of several
-    /// (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); in place of the URL there
-    /// may be env:NAME or file:PATH, which hold it; repeatable
+    /// (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); or have a replica of a
+    /// database's server take what only reads (replica.LABEL=postgres://…); in place of the URL there may be env:NAME or
+    /// file:PATH, which hold it; repeatable
     #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
     pub bind: Vec<String>,
-    /// Read further bindings from this file: under [db], [lock] and [queue], LABEL = "URL"
+    /// Read further bindings from this file: under [db], [lock], [queue] and [replica], LABEL = "URL"
     #[arg(long, value_name = "FILE")]
     pub bindings: Option<PathBuf>,
 }
@@ -72,6 +73,8 @@ struct Listed {
     lock: BTreeMap<String, String>,
     #[serde(default)]
     queue: BTreeMap<String, String>,
+    #[serde(default)]
+    replica: BTreeMap<String, String>,
 }
 
 impl Bindings {
@@ -94,7 +97,7 @@ impl Bindings {
             let Name { kind, label } = &name;
             if !kind.labels(shared).contains(&label) {
                 let (noun, section) = kind.words();
-                let flag = kind.name();
+                let flag = kind.flag();
                 return Err(Failure::new(
                     ExitCode::Config,
                     format!("{source} binds {noun} {label:?}, which is not granted"),
@@ -106,7 +109,34 @@ impl Bindings {
             let bound = look_at(&name, &source)?;
             bindings.insert(name, Binding { source, bound });
         }
-        Ok(Self(bindings))
+        let bindings = Self(bindings);
+        bindings.check_replicas()?;
+        Ok(bindings)
+    }
+
+    /// A replica takes over some of what goes to its primary, so that one has to be bound, too.
+    fn check_replicas(&self) -> Result<(), Failure> {
+        for (name, binding) in &self.0 {
+            if name.kind != Kind::Replica {
+                continue;
+            }
+            let primary = Name {
+                kind: Kind::Db,
+                ..name.clone()
+            };
+            let what = match self.0.get(&primary) {
+                Some(bound) if bound.bound.backend == binding.bound.backend => continue,
+                Some(_) => format!("is no replica of {primary}, which is of another kind"),
+                None => format!("is bound, and {primary} is not"),
+            };
+            let source = &binding.source;
+            return Err(
+                Failure::new(ExitCode::Config, format!("{name} ({source}) {what}")).hint(format!(
+                    "bind {primary} to the primary server, as with --bind {primary}=URL, or leave {name} out"
+                )),
+            );
+        }
+        Ok(())
     }
 
     /// Tells whether everything is embedded.
@@ -129,6 +159,7 @@ impl Bindings {
         };
         for (label, database) in &mut shared.databases {
             database.bound = bound(Kind::Db, label);
+            database.replica = bound(Kind::Replica, label);
         }
         for (label, space) in &mut shared.locks {
             space.bound = bound(Kind::Lock, label);
@@ -197,7 +228,7 @@ fn from_flags(flags: &[String]) -> Result<BTreeMap<Name, Source>, Failure> {
     for flag in flags {
         let wrong = |what: String| {
             Failure::new(ExitCode::Usage, what)
-                .hint("it is --bind db.LABEL=URL, lock.LABEL=URL or queue.LABEL=URL, such as --bind db.default=env:DATABASE_URL")
+                .hint("it is --bind db.LABEL=URL, lock.LABEL=URL, queue.LABEL=URL or replica.LABEL=URL, such as --bind db.default=env:DATABASE_URL")
         };
         // The whole of it may be a secret that was put into the wrong place.
         let (text, url) = flag
@@ -339,12 +370,13 @@ fn read_list(file: &Path) -> Result<BTreeMap<Name, Secret>, Failure> {
             ExitCode::Config,
             format!("{}: line {line} is no binding", file.display()),
         )
-        .hint("bindings stand under [db], [lock] or [queue], as LABEL = \"URL\"")
+        .hint("bindings stand under [db], [lock], [queue] or [replica], as LABEL = \"URL\"")
     })?;
     let sections = [
         (Kind::Db, listed.db),
         (Kind::Lock, listed.lock),
         (Kind::Queue, listed.queue),
+        (Kind::Replica, listed.replica),
     ];
     let all = sections.into_iter().flat_map(|(kind, labels)| {
         let name = move |(label, url): (String, String)| (Name { kind, label }, url.into());
@@ -441,6 +473,20 @@ mod tests {
             ),
             (&["db.default=s3cret"], "postgres://"),
             (&["db.nowhere=postgres://x/y"], "[databases.nowhere]"),
+            (&["replica.nowhere=postgres://x/y"], "[databases.nowhere]"),
+            (&["replica.default=redis://x"], "mysql://"),
+            (&["replica.default=postgres://x/y"], "--bind db.default=URL"),
+            (
+                &["db.default=postgres://x/y", "replica.default=mysql://y/y"],
+                "leave replica.default out",
+            ),
+            (
+                &[
+                    "db.default=postgres://x/y",
+                    "replica.default=postgres://a:s3cret@y/y",
+                ],
+                "WRUN_BIND_REPLICA_DEFAULT",
+            ),
             (&["db.default=env:WRUN_TEST_NOT_SET"], "WRUN_TEST_NOT_SET"),
             (&["db.default=file:/nowhere/at-all"], "name a file"),
             (&["db.default=postgres://a:s3cret@x/y"], "env:NAME"),
@@ -482,6 +528,25 @@ mod tests {
             let (_, bound) = bindings.list().next().unwrap();
             assert_eq!((&*bound.backend, &*bound.shown), (backend, shown));
         }
+    }
+
+    #[test]
+    fn replica_is_bound_beside_its_primary_from_wherever_its_url_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("list.toml");
+        let text = "[replica]\nmy-shop = \"postgres://reader:s3cret@two/shop\"\n";
+        std::fs::write(&list, text).unwrap();
+        let args = BindingArgs {
+            bind: vec!["db.my-shop=postgres://one/shop".to_owned()],
+            bindings: Some(list),
+        };
+        let mut shared = shared(&["default", "my-shop"]);
+        Bindings::load(&args, &shared).unwrap().apply(&mut shared);
+        let shown = |bound: &Option<Bound>| bound.clone().unwrap().shown;
+        let database = &shared.databases["my-shop"];
+        assert_eq!(shown(&database.bound), "postgres://one/shop");
+        assert_eq!(shown(&database.replica), "postgres://two/shop");
+        assert_eq!(shared.databases["default"].replica, None);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Database {
     pub durability: Durability,
     /// The server that it is kept in; `None` if it is embedded, as it is unless somebody binds it.
     pub bound: Option<Bound>,
+    /// A replica of that server, if one takes the transactions that only read.
+    pub replica: Option<Bound>,
 }
 
 /// What may be known of the server that a label is bound to.
@@ -286,6 +288,7 @@ impl DatabaseKeys {
             max_size: max_size("databases", label, self.max_size)?,
             durability: self.durability.unwrap_or_default(),
             bound: None,
+            replica: None,
         })
     }
 }
@@ -417,6 +420,7 @@ mod tests {
             max_size: 1 << 30,
             durability: Durability::Full,
             bound: None,
+            replica: None,
         };
         assert_eq!(shared.databases["default"], database);
         let queue = Queue {

@@ -21,7 +21,7 @@ mod transaction;
 mod tests;
 
 pub use address::Address;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, inspect, inspect_replica};
 
 use super::BoxFuture;
 use super::db::{
@@ -32,8 +32,11 @@ use super::outbox::Outbox;
 use super::remote::kept::KeptQueues;
 use super::remote::outbox::{Outgoing, RemoteOutbox};
 use super::remote::pool::Pool;
+use super::remote::route::Route;
 use super::remote::{self, CONNECTIONS_MAX, Engine, GRACE, IDLE_MAX, batch};
+use crate::ipc::Reach;
 use connection::Connection;
+use futures_util::future::join;
 use std::future::ready;
 use std::rc::Rc;
 use tokio::sync::Notify;
@@ -42,6 +45,8 @@ use tokio::sync::Notify;
 #[derive(Clone)]
 pub struct Mysql {
     pool: Pool<Address>,
+    /// Of a server that follows it, for what only reads.
+    replica: Option<Pool<Address>>,
     queues: KeptQueues<Address>,
     outbox: RemoteOutbox<Address>,
     address: Address,
@@ -52,10 +57,18 @@ impl Mysql {
     pub fn new(label: &str, address: Address) -> Self {
         Self {
             pool: Pool::new(format!("db.{label}"), address.clone(), CONNECTIONS_MAX),
+            replica: None,
             queues: KeptQueues::default(),
             outbox: RemoteOutbox::new(label, address.clone()),
             address,
         }
+    }
+
+    /// Has a replica of the server take the transactions that only read, while it can be reached.
+    #[must_use]
+    pub fn with_replica(mut self, label: &str, address: Address) -> Self {
+        self.replica = Some(Pool::of_replica(label, address, CONNECTIONS_MAX));
+        self
     }
 
     /// Lets transactions send to a queue that is kept elsewhere, by the outbox; the bell is then rung.
@@ -74,16 +87,38 @@ impl Mysql {
         self.pool.why_away()
     }
 
+    /// Connects to the replica, if there is one; returns why that cannot be.
+    pub async fn meet_replica(&self) -> Option<String> {
+        let met = self.replica.as_ref()?.connect().await;
+        met.err().map(|error| error.to_string())
+    }
+
+    /// Tells whether the replica can be reached, if there is one.
+    pub fn replica(&self) -> Option<Reach> {
+        let why_away = self.replica.as_ref()?.why_away();
+        Some(why_away.map_or(Reach::Here, Reach::Away))
+    }
+
     /// Ends its connections. What is under way is rolled back by the server.
     pub fn close(&self) {
         self.queues.clear();
         self.outbox.close();
         self.pool.close();
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
+    }
+
+    fn route(&self, options: TxOptions) -> Route<Address> {
+        Route::new(self.pool.clone(), self.replica.as_ref(), options)
     }
 
     /// Watches for as long as it is polled.
     pub async fn watch(self) {
-        self.pool.watch().await;
+        match self.replica {
+            Some(replica) => drop(join(self.pool.watch(), replica.watch()).await),
+            None => self.pool.watch().await,
+        }
     }
 }
 
@@ -115,7 +150,7 @@ impl Database for Mysql {
             return Box::pin(ready(Err(error)));
         }
         Box::pin(
-            async move { batch::run(&self.pool, &statements, options, &fences, &given_up).await },
+            async move { batch::run(self.route(options), &statements, &fences, &given_up).await },
         )
     }
 
@@ -125,7 +160,7 @@ impl Database for Mysql {
         fences: Vec<Fence>,
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
         let transaction =
-            remote::transaction::new(self.pool.clone(), self.queues.clone(), options, fences);
+            remote::transaction::new(self.route(options), self.queues.clone(), fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }

@@ -20,7 +20,7 @@ mod transaction;
 mod tests;
 
 pub use address::Address;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, inspect, inspect_replica};
 pub(in crate::state) use locks::PostgresLocks;
 pub use queue::PostgresQueue;
 
@@ -33,8 +33,11 @@ use super::outbox::Outbox;
 use super::remote::kept::KeptQueues;
 use super::remote::outbox::{Outgoing, RemoteOutbox};
 use super::remote::pool::Pool;
+use super::remote::route::Route;
 use super::remote::{self, CONNECTIONS_MAX, Engine, GRACE, IDLE_MAX, batch};
+use crate::ipc::Reach;
 use connection::Connection;
+use futures_util::future::join;
 use std::future::ready;
 use std::rc::Rc;
 use tokio::sync::Notify;
@@ -44,6 +47,8 @@ use tokio_postgres::Notification;
 #[derive(Clone)]
 pub struct Postgres {
     pool: Pool<Address>,
+    /// Of a server that follows it, for what only reads.
+    replica: Option<Pool<Address>>,
     queues: KeptQueues<Address>,
     outbox: RemoteOutbox<Address>,
 }
@@ -55,8 +60,16 @@ impl Postgres {
         Self {
             outbox: RemoteOutbox::new(label, quiet),
             pool: Pool::new(format!("db.{label}"), address, CONNECTIONS_MAX),
+            replica: None,
             queues: KeptQueues::default(),
         }
+    }
+
+    /// Has a replica of the server take the transactions that only read, while it can be reached.
+    #[must_use]
+    pub fn with_replica(mut self, label: &str, address: Address) -> Self {
+        self.replica = Some(Pool::of_replica(label, address, CONNECTIONS_MAX));
+        self
     }
 
     /// Lets transactions send to a queue, if it is kept in the same database; false if it is not.
@@ -84,16 +97,38 @@ impl Postgres {
         self.pool.why_away()
     }
 
+    /// Connects to the replica, if there is one; returns why that cannot be.
+    pub async fn meet_replica(&self) -> Option<String> {
+        let met = self.replica.as_ref()?.connect().await;
+        met.err().map(|error| error.to_string())
+    }
+
+    /// Tells whether the replica can be reached, if there is one.
+    pub fn replica(&self) -> Option<Reach> {
+        let why_away = self.replica.as_ref()?.why_away();
+        Some(why_away.map_or(Reach::Here, Reach::Away))
+    }
+
     /// Ends its connections. What is under way is rolled back by the server.
     pub fn close(&self) {
         self.queues.clear();
         self.outbox.close();
         self.pool.close();
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
+    }
+
+    fn route(&self, options: TxOptions) -> Route<Address> {
+        Route::new(self.pool.clone(), self.replica.as_ref(), options)
     }
 
     /// Watches for as long as it is polled.
     pub async fn watch(self) {
-        self.pool.watch().await;
+        match self.replica {
+            Some(replica) => drop(join(self.pool.watch(), replica.watch()).await),
+            None => self.pool.watch().await,
+        }
     }
 }
 
@@ -134,7 +169,7 @@ impl Database for Postgres {
             return Box::pin(ready(Err(error)));
         }
         Box::pin(
-            async move { batch::run(&self.pool, &statements, options, &fences, &given_up).await },
+            async move { batch::run(self.route(options), &statements, &fences, &given_up).await },
         )
     }
 
@@ -144,7 +179,7 @@ impl Database for Postgres {
         fences: Vec<Fence>,
     ) -> BoxFuture<'_, Result<Box<dyn Transaction>, DbError>> {
         let transaction =
-            remote::transaction::new(self.pool.clone(), self.queues.clone(), options, fences);
+            remote::transaction::new(self.route(options), self.queues.clone(), fences);
         Box::pin(ready(Ok(Box::new(transaction) as Box<dyn Transaction>)))
     }
 }

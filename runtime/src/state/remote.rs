@@ -8,6 +8,7 @@ pub(super) mod kept;
 pub(super) mod outbox;
 pub(super) mod pool;
 pub(super) mod ready;
+pub(super) mod route;
 pub(super) mod transaction;
 mod watch;
 

@@ -11,7 +11,7 @@ pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
         let urls = bindings.resolve()?;
         Ok((bindings, urls))
     });
-    let (bindings, mut urls) = match read {
+    let (bindings, urls) = match read {
         Ok(read) => read,
         Err(failure) => return vec![of_failure(failure)],
     };
@@ -24,15 +24,27 @@ pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for (name, bound) in bindings.list() {
-        let Some(url) = urls.remove(&name) else {
+        let Some(url) = urls.get(&name) else {
             continue;
         };
+        if let Some(label) = name.strip_prefix("replica.") {
+            let primary = format!("db.{label}");
+            if let Some(of) = urls.get(&primary) {
+                findings.extend(runtime.block_on(replica(
+                    &name,
+                    &primary,
+                    &bound.shown,
+                    (url, of),
+                )));
+            }
+            continue;
+        }
         findings.extend(match bound.backend.as_str() {
-            "redis" => runtime.block_on(redis(&name, &bound.shown, &url)),
-            "rabbitmq" => runtime.block_on(rabbitmq(&name, &bound.shown, &url)),
-            "nats" => runtime.block_on(nats(&name, &bound.shown, &url)),
-            "mysql" => runtime.block_on(mysql(&name, &bound.shown, &url)),
-            _ => runtime.block_on(postgres(&name, &bound.shown, &url)),
+            "redis" => runtime.block_on(redis(&name, &bound.shown, url)),
+            "rabbitmq" => runtime.block_on(rabbitmq(&name, &bound.shown, url)),
+            "nats" => runtime.block_on(nats(&name, &bound.shown, url)),
+            "mysql" => runtime.block_on(mysql(&name, &bound.shown, url)),
+            _ => runtime.block_on(postgres(&name, &bound.shown, url)),
         });
     }
     findings
@@ -65,6 +77,32 @@ async fn mysql(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
     match mysql::inspect(&address).await {
         Ok(found) => super::mysql::findings(name, shown, &found),
         Err(why) => vec![away(name, shown, &why, "MariaDB or MySQL")],
+    }
+}
+
+/// Tries a replica, and compares it with its primary.
+async fn replica(
+    name: &str,
+    primary: &str,
+    shown: &str,
+    (url, of): (&Secret, &Secret),
+) -> Vec<Finding> {
+    let inspected = match url.starts_with("postgres") {
+        true => match (postgres::Address::parse(url), postgres::Address::parse(of)) {
+            (Err(why), _) => return vec![wrong(name, &why)],
+            // That is told of the primary.
+            (_, Err(_)) => return Vec::new(),
+            (Ok(replica), Ok(primary)) => postgres::inspect_replica(&replica, &primary).await,
+        },
+        false => match (mysql::Address::parse(url), mysql::Address::parse(of)) {
+            (Err(why), _) => return vec![wrong(name, &why)],
+            (_, Err(_)) => return Vec::new(),
+            (Ok(replica), Ok(primary)) => mysql::inspect_replica(&replica, &primary).await,
+        },
+    };
+    match inspected {
+        Ok(found) => super::replica::findings(name, primary, shown, &found),
+        Err(why) => vec![super::replica::away(name, shown, &why)],
     }
 }
 
@@ -145,7 +183,9 @@ fn of_postgres(name: &str, shown: &str, found: &postgres::Inspection) -> Vec<Fin
     if !found.takes_writes {
         let replica = "it takes no writes: a replica, or read-only".to_owned();
         let finding = about("writes", Status::Missing, replica);
-        findings.push(finding.next("bind the primary server"));
+        findings.push(
+            finding.next("bind the primary server; a replica goes beside it, as replica.LABEL"),
+        );
     }
     if !found.has_schema {
         let right = "the URL's user may not make wrun's schema".to_owned();

@@ -27,7 +27,9 @@ pub(super) fn findings(name: &str, shown: &str, found: &Inspection) -> Vec<Findi
     {
         let replica = "it takes no writes: a replica, or read-only".to_owned();
         let finding = about("writes", Status::Missing, replica);
-        findings.push(finding.next("bind the primary server"));
+        findings.push(
+            finding.next("bind the primary server; a replica goes beside it, as replica.LABEL"),
+        );
     }
     if !found.may_create {
         let right = "the URL's user may not make wrun's tables".to_owned();

@@ -1,4 +1,4 @@
-//! What can be bound, by name: `db.default`, `lock.stock`, `queue.orders`.
+//! What can be bound, by name: `db.default`, `lock.stock`, `queue.orders`, `replica.default`.
 
 use crate::config::shared::Shared;
 
@@ -6,7 +6,7 @@ use crate::config::shared::Shared;
 pub(super) const VARIABLE: &str = "WRUN_BIND_";
 
 /// What can be bound.
-pub(super) const KINDS: [Kind; 3] = [Kind::Db, Kind::Lock, Kind::Queue];
+pub(super) const KINDS: [Kind; 4] = [Kind::Db, Kind::Lock, Kind::Queue, Kind::Replica];
 
 /// A label, and the label of what it is; shown as `db.default`.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Db,
     Lock,
     Queue,
+    /// A replica of a database's server.
+    Replica,
 }
 
 impl Kind {
@@ -29,6 +31,15 @@ impl Kind {
             Self::Db => "db",
             Self::Lock => "lock",
             Self::Queue => "queue",
+            Self::Replica => "replica",
+        }
+    }
+
+    /// Returns the flag that grants what it is for.
+    pub(super) fn flag(self) -> &'static str {
+        match self {
+            Self::Replica => Self::Db.name(),
+            kind => kind.name(),
         }
     }
 
@@ -38,6 +49,7 @@ impl Kind {
             Self::Db => ("database", "databases"),
             Self::Lock => ("lock space", "locks"),
             Self::Queue => ("queue", "queues"),
+            Self::Replica => ("replica of database", "databases"),
         }
     }
 
@@ -45,7 +57,7 @@ impl Kind {
     pub(super) fn backend(self, scheme: &str) -> Option<&'static str> {
         match (self, scheme) {
             (_, "postgres" | "postgresql") => Some("postgres"),
-            (Self::Db, "mysql" | "mariadb") => Some("mysql"),
+            (Self::Db | Self::Replica, "mysql" | "mariadb") => Some("mysql"),
             (
                 Self::Lock | Self::Queue,
                 "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix",
@@ -59,7 +71,9 @@ impl Kind {
     /// Returns URLs for a hint.
     pub(super) fn example(self) -> &'static str {
         match self {
-            Self::Db => "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE",
+            Self::Db | Self::Replica => {
+                "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE"
+            }
             Self::Queue => {
                 "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER, amqp://USER@HOST:PORT/VHOST, nats://HOST:PORT"
             }
@@ -72,7 +86,7 @@ impl Kind {
     /// Returns the labels that are granted.
     pub(super) fn labels(self, shared: &Shared) -> Vec<&String> {
         match self {
-            Self::Db => shared.databases.keys().collect(),
+            Self::Db | Self::Replica => shared.databases.keys().collect(),
             Self::Lock => shared.locks.keys().collect(),
             Self::Queue => shared.queues.keys().collect(),
         }

@@ -4,8 +4,9 @@
 
 use super::Address;
 use super::error::whole;
+use crate::state::replica::{Following, Replica};
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Error};
+use mysql_async::{Conn, Error, Row, from_value_opt};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -61,6 +62,89 @@ pub async fn inspect(address: &Address) -> Result<Inspection, String> {
     let silent = |_| "it does not answer".to_owned();
     let asked = timeout(INSPECT_MAX, ask(address)).await.map_err(silent)?;
     asked.map_err(|error| whole(&error))
+}
+
+/// Asks a replica, and its primary for what to compare that with; the error is why the replica cannot be reached. To be
+/// called in a runtime of tokio's.
+pub async fn inspect_replica(replica: &Address, primary: &Address) -> Result<Replica, String> {
+    let silent = |_| "it does not answer".to_owned();
+    let number = timeout(INSPECT_MAX, number(primary)).await.ok();
+    let number = number.and_then(Result::ok).flatten();
+    let asked = timeout(INSPECT_MAX, ask_replica(replica, number)).await;
+    asked.map_err(silent)?.map_err(|error| whole(&error))
+}
+
+/// Returns what a server is known by to those that follow it.
+async fn number(address: &Address) -> Result<Option<u64>, Error> {
+    let mut conn = Conn::new(address.opts.clone()).await?;
+    let number = conn.query_first("SELECT @@server_id").await?;
+    conn.disconnect().await?;
+    Ok(number)
+}
+
+async fn ask_replica(address: &Address, primary: Option<u64>) -> Result<Replica, Error> {
+    let found = ask(address).await?;
+    let mut conn = Conn::new(address.opts.clone()).await?;
+    // It takes a right of its own.
+    let status = conn.query_first::<Row, _>("SHOW REPLICA STATUS").await;
+    conn.disconnect().await?;
+    let (following, lag, followed) = match &status {
+        Ok(Some(status)) => (following(status), lag(status), source(status)),
+        Ok(None) => (Following::No("it follows no server".to_owned()), None, None),
+        Err(_) => (Following::Unknown, None, None),
+    };
+    let is_on = |name: &str| ["ON", "1"].contains(&found.setting(name));
+    Ok(Replica {
+        server: format!("{} {}", found.product, found.version),
+        tls: found.tls.clone(),
+        is_local: found.is_local,
+        takes_writes: !is_on("read_only") && !is_on("innodb_read_only"),
+        // One that follows another replica may follow the primary, too.
+        is_of_primary: followed
+            .zip(primary)
+            .and_then(|(followed, primary)| (followed == primary).then_some(true)),
+        following,
+        lag,
+    })
+}
+
+fn following(status: &Row) -> Following {
+    for (newer, older, what) in [
+        (
+            "Replica_IO_Running",
+            "Slave_IO_Running",
+            "receives nothing from its primary",
+        ),
+        (
+            "Replica_SQL_Running",
+            "Slave_SQL_Running",
+            "does not apply what it receives",
+        ),
+    ] {
+        let state: Option<String> = field(status, newer, older);
+        if state.as_deref() != Some("Yes") {
+            let state = state.unwrap_or_default();
+            return Following::No(format!("it {what}: {state}"));
+        }
+    }
+    Following::Yes
+}
+
+fn lag(status: &Row) -> Option<String> {
+    let seconds: Option<u64> = field(status, "Seconds_Behind_Source", "Seconds_Behind_Master");
+    seconds.map(|seconds| format!("{seconds} s"))
+}
+
+fn source(status: &Row) -> Option<u64> {
+    field(status, "Source_Server_Id", "Master_Server_Id")
+}
+
+/// Reads what newer versions of MySQL, and all other servers, call by these names.
+fn field<T: mysql_async::prelude::FromValue>(status: &Row, newer: &str, older: &str) -> Option<T> {
+    let columns = status.columns_ref().iter();
+    let mut named = columns.map(|column| column.name_str());
+    let at = named.position(|name| [newer, older].contains(&&*name))?;
+    from_value_opt(status.as_ref(at)?.clone()).ok()
 }
 
 async fn ask(address: &Address) -> Result<Inspection, Error> {

@@ -5,6 +5,7 @@
 use super::Address;
 use super::error::whole;
 use super::tokens::OWN_SCHEMA;
+use crate::state::replica::{Following, Replica};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Error};
@@ -41,6 +42,83 @@ pub async fn inspect(address: &Address) -> Result<Inspection, String> {
     };
     let silent = |_| "it does not answer".to_owned();
     timeout(INSPECT_MAX, asked).await.map_err(silent)?
+}
+
+/// Asks a replica, and its primary for what to compare that with; the error is why the replica cannot be reached. To be
+/// called in a runtime of tokio's.
+pub async fn inspect_replica(replica: &Address, primary: &Address) -> Result<Replica, String> {
+    let silent = |_| "it does not answer".to_owned();
+    // First, so that what is behind is no less than it was.
+    let written = timeout(INSPECT_MAX, written(primary)).await.ok().flatten();
+    let asked = async {
+        let connected = replica.tls.connect(&replica.config, |_| {}).await;
+        let (client, _driver) = connected.map_err(|error| whole(&error))?;
+        let answered = ask_replica(&client, replica, written).await;
+        answered.map_err(|error| whole(&error))
+    };
+    timeout(INSPECT_MAX, asked).await.map_err(silent)?
+}
+
+/// A place in a server's log, in bytes, and the server's own number if its user may know.
+type Place = (Option<i64>, i64);
+
+/// Returns where a primary's log ends.
+async fn written(primary: &Address) -> Option<Place> {
+    let connected = primary.tls.connect(&primary.config, |_| {}).await;
+    let (client, _driver) = connected.ok()?;
+    let at = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
+    let row = client.query_one(at, &[]).await.ok()?;
+    Some((number(&client).await, row.try_get(0).ok()?))
+}
+
+/// Returns what a server and those that were copied from it are known by.
+async fn number(client: &Client) -> Option<i64> {
+    let own = "SELECT system_identifier FROM pg_control_system()";
+    let row = client.query_one(own, &[]).await.ok()?;
+    row.try_get(0).ok()
+}
+
+async fn ask_replica(
+    client: &Client,
+    address: &Address,
+    written: Option<Place>,
+) -> Result<Replica, Error> {
+    let row = client
+        .query_one(
+            "SELECT current_setting('server_version'), pg_is_in_recovery(), \
+             EXISTS (SELECT FROM pg_stat_wal_receiver), CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END, \
+             pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint, \
+             extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::bigint, \
+             (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl)",
+            &[],
+        )
+        .await?;
+    let version: String = row.try_get(0)?;
+    let (is_standby, receives, is_paused): (bool, bool, bool) =
+        (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    let (replayed, seconds): (Option<i64>, Option<i64>) = (row.try_get(4)?, row.try_get(5)?);
+    let own = number(client).await;
+    let primary = written.and_then(|(number, _)| number);
+    let behind = written
+        .zip(replayed)
+        .map(|((_, written), replayed)| (written - replayed).max(0));
+    let age =
+        seconds.map(|seconds| format!("the last transaction that arrived is {seconds} s old"));
+    let behind = behind.map(|bytes| format!("{bytes} bytes of log"));
+    let lag: Vec<String> = behind.into_iter().chain(age).collect();
+    Ok(Replica {
+        server: format!("PostgreSQL {version}"),
+        tls: row.try_get(6)?,
+        is_local: address.is_local(),
+        takes_writes: !is_standby,
+        is_of_primary: own.zip(primary).map(|(own, primary)| own == primary),
+        following: match (receives, is_paused) {
+            (_, true) => Following::No("its replay is paused".to_owned()),
+            (true, false) => Following::Yes,
+            (false, false) => Following::No("it receives nothing from its primary".to_owned()),
+        },
+        lag: Some(lag.join(", ")).filter(|lag| !lag.is_empty()),
+    })
 }
 
 async fn ask(client: &Client, address: &Address) -> Result<Inspection, Error> {

@@ -1,5 +1,7 @@
 //! What is PostgreSQL's own, on a real one: the rest is `conformance`'s.
 
+mod replica;
+
 use super::*;
 use crate::state::db::{Value, Want};
 use std::fmt::Debug;
@@ -15,11 +17,7 @@ fn test(what: impl AsyncFnOnce(&Postgres, &wrun_tests::postgres::Postgres)) {
     let Some(server) = wrun_tests::postgres::Postgres::for_test() else {
         return;
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, async {
+    block_on(async {
         let db = open(&server.url("postgres"));
         let tested = async {
             db.prepare(None).await.unwrap();
@@ -27,6 +25,14 @@ fn test(what: impl AsyncFnOnce(&Postgres, &wrun_tests::postgres::Postgres)) {
         };
         timeout(DEADLINE, tested).await.expect("the test hangs");
     });
+}
+
+fn block_on(what: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, what);
 }
 
 fn open(url: &str) -> Postgres {

@@ -1,8 +1,9 @@
 //! Batches: begun anew when they met another transaction, since all that they do is known.
 
-use super::pool::{Lent, Pool};
+use super::pool::Lent;
+use super::route::Route;
 use super::{Connection as _, Engine, Then};
-use crate::state::db::{DbError, Fence, GivenUp, Statement, Step, TxOptions, Want};
+use crate::state::db::{DbError, Fence, GivenUp, Statement, Step, Want};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -20,16 +21,19 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs statements in one transaction.
 pub(in crate::state) async fn run<E: Engine>(
-    pool: &Pool<E>,
+    mut route: Route<E>,
     statements: &[(Statement, Want)],
-    options: TxOptions,
     fences: &[Fence],
     given_up: &GivenUp,
 ) -> Result<Vec<Step>, DbError> {
-    let deadline = Instant::now() + options.timeout;
+    let deadline = Instant::now() + route.options().timeout;
     let mut tries = 0;
     loop {
-        let tried = try_once(pool, statements, options, deadline, fences, given_up).await;
+        let tried = try_once(&mut route, statements, deadline, fences, given_up).await;
+        // It only reads: the primary can do all of it.
+        if matches!(&tried, Err(DbError::Unavailable(_))) && route.leave_replica() {
+            continue;
+        }
         tries += 1;
         // All that it does is known, so it need not be the guest who begins anew.
         let meets_others = matches!(
@@ -50,14 +54,14 @@ pub(in crate::state) async fn run<E: Engine>(
 }
 
 async fn try_once<E: Engine>(
-    pool: &Pool<E>,
+    route: &mut Route<E>,
     statements: &[(Statement, Want)],
-    options: TxOptions,
     deadline: Instant,
     fences: &[Fence],
     given_up: &GivenUp,
 ) -> Result<Vec<Step>, DbError> {
-    let lent = pool.get(deadline).await?;
+    let lent = route.lend(deadline).await?;
+    let options = route.options();
     let stopped = tokio::select! {
         biased;
         ran = lent.run_all(statements, options, fences) => match ran {

@@ -41,6 +41,10 @@ struct Inner<E: Engine> {
     places: Arc<Semaphore>,
     away: RefCell<Option<Away>>,
     is_closed: Cell<bool>,
+    /// What is written elsewhere arrives here; nothing is written here.
+    is_replica: bool,
+    /// It could be reached at some time.
+    was_here: Cell<bool>,
 }
 
 /// The server could not be reached.
@@ -99,6 +103,15 @@ impl<E: Engine> Lent<E> {
 impl<E: Engine> Pool<E> {
     /// Returns one of up to `most` connections, for what is bound by this name.
     pub(in crate::state) fn new(name: String, engine: E, most: usize) -> Self {
+        Self::make(name, engine, most, false)
+    }
+
+    /// Returns one of up to `most` connections to a replica of the server that a database is bound to by this label.
+    pub(in crate::state) fn of_replica(label: &str, engine: E, most: usize) -> Self {
+        Self::make(format!("replica.{label}"), engine, most, true)
+    }
+
+    fn make(name: String, engine: E, most: usize, is_replica: bool) -> Self {
         Self(Rc::new(Inner {
             name,
             engine,
@@ -106,12 +119,19 @@ impl<E: Engine> Pool<E> {
             places: Arc::new(Semaphore::new(most)),
             away: RefCell::default(),
             is_closed: Cell::new(false),
+            is_replica,
+            was_here: Cell::new(false),
         }))
     }
 
     /// Returns the name of what it is for.
     pub(in crate::state) fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Tells whether it is a replica's.
+    pub(in crate::state) fn is_replica(&self) -> bool {
+        self.0.is_replica
     }
 
     /// Returns what it connects to.
@@ -179,6 +199,7 @@ impl<E: Engine> Pool<E> {
 
     /// Notes that the server has answered.
     pub(in crate::state) fn is_here(&self) {
+        self.0.was_here.set(true);
         if self.0.away.take().is_some() {
             tracing::info!(bound = self.0.name, "{} is back", E::PRODUCT);
         }
@@ -203,13 +224,28 @@ impl<E: Engine> Pool<E> {
         }
     }
 
+    /// Whoever opens a replica says that it is away from the start: before the URL there is nothing in the log.
+    fn say_away(&self, why: &str) {
+        let Inner { name, .. } = &*self.0;
+        match (self.0.is_replica, self.0.was_here.get()) {
+            (false, _) => tracing::warn!(bound = name, why, "{} is away", E::PRODUCT),
+            (true, true) => tracing::warn!(
+                bound = name,
+                why,
+                "{} is away: what only reads goes to the primary",
+                E::PRODUCT
+            ),
+            (true, false) => {}
+        }
+    }
+
     /// Notes that the server is away.
     pub(in crate::state) fn is_away(&self, why: String) -> DbError {
         let mut away = self.0.away.borrow_mut();
         let pause = match &*away {
             Some(away) => (away.pause * 2).min(AWAY_MAX),
             None => {
-                tracing::warn!(bound = self.0.name, why, "{} is away", E::PRODUCT);
+                self.say_away(&why);
                 AWAY_MIN
             }
         };

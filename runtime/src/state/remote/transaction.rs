@@ -7,11 +7,9 @@ mod cursors;
 
 use super::Engine;
 use super::kept::{KeptQueue, KeptQueues};
-use super::pool::Pool;
+use super::route::Route;
 use crate::state::BoxFuture;
-use crate::state::db::{
-    Column, DbError, Fence, Row, Statement, Step, Transaction, TxOptions, Want,
-};
+use crate::state::db::{Column, DbError, Fence, Row, Statement, Step, Transaction, Want};
 use crate::state::queue::{Message, QueueError};
 use course::{Course, GivenUp, serve};
 use cursors::Cursors;
@@ -56,26 +54,24 @@ pub(in crate::state) struct Handle<E: Engine> {
 
 /// Returns the handle of a transaction that begins with its first call.
 pub(in crate::state) fn new<E: Engine>(
-    pool: Pool<E>,
+    route: Route<E>,
     queues: KeptQueues<E>,
-    options: TxOptions,
     fences: Vec<Fence>,
 ) -> Handle<E> {
     let (sender, ops) = mpsc::unbounded_channel();
     let (holder, given_up) = oneshot::channel();
     let over = Over::default();
     let handle = Handle {
-        name: pool.name().to_owned(),
+        name: route.name().to_owned(),
         queues,
         ops: RefCell::new(Some(sender)),
         holder: RefCell::new(Some(holder)),
         over: over.clone(),
     };
     let course = Course {
-        pool,
-        options,
+        deadline: Instant::now() + route.options().timeout,
+        route,
         fences,
-        deadline: Instant::now() + options.timeout,
         lent: None,
         over,
         cursors: Cursors::default(),

@@ -28,6 +28,7 @@ impl<E: Engine> Pool<E> {
             };
             if let Some(connection) = &kept
                 && Instant::now() >= tidy_at
+                && !self.is_replica()
             {
                 // If it fails there is a next time.
                 let _ = timeout(TIDY_MAX, connection.tidy()).await;

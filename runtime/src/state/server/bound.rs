@@ -4,6 +4,8 @@ pub(super) mod locks;
 pub(super) mod queue;
 
 use crate::failure::Failure;
+use crate::ipc::Reach;
+use crate::log;
 use crate::state::db::Database;
 use crate::state::mysql::{self, Mysql};
 use crate::state::outbox::Outbox;
@@ -62,16 +64,23 @@ pub(super) enum BoundDatabase {
 }
 
 impl BoundDatabase {
-    /// Takes it, and watches it from now on; nobody is asked yet whether it is there. To be called within a `LocalSet`.
-    pub(super) fn open(label: &str, place: Place) -> Self {
+    /// Takes it, with a replica of the same kind if it has one, and watches both from now on; nobody is asked yet whether
+    /// they are there. To be called within a `LocalSet`.
+    pub(super) fn open(label: &str, place: Place, replica: Option<Place>) -> Self {
         match place {
             Place::Postgres(address) => {
-                let postgres = Postgres::new(label, *address);
+                let mut postgres = Postgres::new(label, *address);
+                if let Some(Place::Postgres(replica)) = replica {
+                    postgres = postgres.with_replica(label, *replica);
+                }
                 tokio::task::spawn_local(postgres.clone().watch());
                 Self::Postgres(postgres)
             }
             Place::Mysql(address) => {
-                let mysql = Mysql::new(label, address);
+                let mut mysql = Mysql::new(label, address);
+                if let Some(Place::Mysql(replica)) = replica {
+                    mysql = mysql.with_replica(label, replica);
+                }
                 tokio::task::spawn_local(mysql.clone().watch());
                 Self::Mysql(mysql)
             }
@@ -117,6 +126,33 @@ impl BoundDatabase {
         match self {
             Self::Postgres(postgres) => postgres.why_away(),
             Self::Mysql(mysql) => mysql.why_away(),
+        }
+    }
+
+    /// Connects to its replica, if it has one, and says if that cannot be: a server starts without it.
+    pub(super) async fn meet_replica(&self, label: &str, is_again: bool) {
+        let away = match self {
+            Self::Postgres(postgres) => postgres.meet_replica().await,
+            Self::Mysql(mysql) => mysql.meet_replica().await,
+        };
+        match (away, is_again) {
+            (None, _) => {}
+            (Some(why), true) => {
+                let bound = format!("replica.{label}");
+                tracing::warn!(bound, why, "what only reads goes to the primary");
+            }
+            // Before the URL, which is the first line on stderr.
+            (Some(why), false) => log::say(&format!(
+                "wrun: replica.{label} is away, what only reads goes to the primary: {why}"
+            )),
+        }
+    }
+
+    /// Tells whether its replica can be reached, if it has one.
+    pub(super) fn replica(&self) -> Option<Reach> {
+        match self {
+            Self::Postgres(postgres) => postgres.replica(),
+            Self::Mysql(mysql) => mysql.replica(),
         }
     }
 

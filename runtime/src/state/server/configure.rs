@@ -190,9 +190,16 @@ impl Configurator {
             None => {
                 let address = self.servers.database(label);
                 let address = address.map_err(|why| wrong_url("db", label, bound, &why))?;
-                let database = BoundDatabase::open(label, address);
-                let mut open = self.stores.bound.borrow_mut();
-                open.insert(label.to_owned(), database.clone());
+                let replica = settings.replica.as_ref().map(|bound| {
+                    let replica = self.servers.replica(label);
+                    replica.map_err(|why| wrong_url("replica", label, bound, &why))
+                });
+                let database = BoundDatabase::open(label, address, replica.transpose()?);
+                self.stores
+                    .bound
+                    .borrow_mut()
+                    .insert(label.to_owned(), database.clone());
+                database.meet_replica(label, is_again).await;
                 database
             }
         };
@@ -345,6 +352,7 @@ fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
             max_size: store.max_size,
             durability: store.durability,
             bound: None,
+            replica: None,
         };
         needed.insert(keyvalue::database(label), settings);
     }
@@ -358,6 +366,7 @@ fn needed(shared: &Shared) -> BTreeMap<String, shared::Database> {
                 max_size: DEFAULT_SIZE_MAX,
                 durability: Durability::Full,
                 bound: None,
+                replica: None,
             });
     }
     needed

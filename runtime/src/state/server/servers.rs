@@ -3,12 +3,14 @@
 use super::bound::{Place, locks, queue};
 use crate::config::Secret;
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::path::PathBuf;
 
 /// What is known of them, by the labels of what is bound.
 #[derive(Default)]
 pub(super) struct Servers {
     databases: BTreeMap<String, Result<Place, String>>,
+    replicas: BTreeMap<String, Result<Place, String>>,
     locks: BTreeMap<String, Result<locks::Place, String>>,
     queues: BTreeMap<String, Result<queue::Place, String>>,
     /// What this server of wrun's is known by to them.
@@ -18,19 +20,30 @@ pub(super) struct Servers {
 impl Servers {
     /// Reads the URLs, which are wiped.
     pub(super) fn read(urls: BTreeMap<String, Secret>, identity: String) -> Self {
-        let mut databases = BTreeMap::new();
+        let (mut databases, mut replicas) = (BTreeMap::new(), BTreeMap::new());
         let (mut locks, mut queues) = (BTreeMap::new(), BTreeMap::new());
         for (name, url) in urls {
             if let Some(label) = name.strip_prefix("db.") {
                 databases.insert(label.to_owned(), Place::parse(&url));
+            } else if let Some(label) = name.strip_prefix("replica.") {
+                replicas.insert(label.to_owned(), Place::parse(&url));
             } else if let Some(label) = name.strip_prefix("lock.") {
                 locks.insert(label.to_owned(), locks::Place::parse(&url));
             } else if let Some(label) = name.strip_prefix("queue.") {
                 queues.insert(label.to_owned(), queue::Place::parse(&url));
             }
         }
+        for (label, replica) in &mut replicas {
+            let primary = databases.get(label);
+            if let (Ok(place), Some(Ok(primary))) = (&replica, primary)
+                && discriminant(place) != discriminant(primary)
+            {
+                *replica = Err(format!("db.{label} is of another kind"));
+            }
+        }
         Self {
             databases,
+            replicas,
             locks,
             queues,
             identity,
@@ -40,6 +53,12 @@ impl Servers {
     /// Returns where a database is, or why nobody can tell.
     pub(super) fn database(&self, label: &str) -> Result<Place, String> {
         let found = self.databases.get(label).cloned();
+        found.unwrap_or_else(|| Err(MISSING.to_owned()))
+    }
+
+    /// Returns where the replica of a database is, or why nobody can tell.
+    pub(super) fn replica(&self, label: &str) -> Result<Place, String> {
+        let found = self.replicas.get(label).cloned();
         found.unwrap_or_else(|| Err(MISSING.to_owned()))
     }
 
@@ -83,7 +102,8 @@ impl Servers {
     }
 
     fn reached_databases(&self) -> impl Iterator<Item = &Place> {
-        self.databases.values().filter_map(|it| it.as_ref().ok())
+        let all = self.databases.values().chain(self.replicas.values());
+        all.filter_map(|it| it.as_ref().ok())
     }
 
     fn reached_queues(&self) -> impl Iterator<Item = &queue::Place> {

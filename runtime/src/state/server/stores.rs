@@ -98,10 +98,13 @@ impl Stores {
 
     /// Returns the names of what is bound to servers, and whether these can be reached.
     pub(super) fn bound_status(&self) -> BTreeMap<String, Reach> {
-        let databases = self.bound.borrow();
-        let databases = databases
+        let bound = self.bound.borrow();
+        let databases = bound
             .iter()
             .map(|(label, bound)| (format!("db.{label}"), reach(bound.why_away())));
+        let replicas = bound
+            .iter()
+            .filter_map(|(label, bound)| Some((format!("replica.{label}"), bound.replica()?)));
         let locks = self.locks.bound();
         let locks = locks
             .iter()
@@ -112,7 +115,7 @@ impl Stores {
             .map(|(label, bound)| (format!("queue.{label}"), reach(bound.why_away())));
         // All of them have to fit into one message.
         let shorten = |why: String| why.chars().take(WHY_MAX).collect();
-        let all = databases.chain(locks).chain(queues);
+        let all = databases.chain(replicas).chain(locks).chain(queues);
         all.map(|(name, reach)| (name, reach.map(shorten)))
             .collect()
     }

@@ -147,6 +147,7 @@ fn shared() -> Shared {
         max_size: 64 << 20,
         durability: Durability::Relaxed,
         bound: None,
+        replica: None,
     };
     let queue = Queue {
         database: "default".to_owned(),

@@ -2,11 +2,12 @@
 
 use super::cursors::Cursors;
 use super::{Answer, Op, Over};
-use crate::state::db::{DbError, Fence, RESULT_MAX, TxOptions, check_work_id};
+use crate::state::db::{DbError, Fence, RESULT_MAX, check_work_id};
 use crate::state::queue::{Message, QueueError};
 use crate::state::remote::batch::commit;
 use crate::state::remote::kept::KeptQueue;
-use crate::state::remote::pool::{Lent, Pool};
+use crate::state::remote::pool::Lent;
+use crate::state::remote::route::Route;
 use crate::state::remote::{Connection as _, Engine, Fault, IDLE_MAX, Opening, Then};
 use std::future::pending;
 use std::pin::pin;
@@ -16,8 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// A transaction as its task has it.
 pub(super) struct Course<E: Engine> {
-    pub(super) pool: Pool<E>,
-    pub(super) options: TxOptions,
+    pub(super) route: Route<E>,
     /// Checked when it begins; what holds them then holds them until its end.
     pub(super) fences: Vec<Fence>,
     pub(super) deadline: Instant,
@@ -177,7 +177,7 @@ impl<E: Engine> Course<E> {
                 }
                 None => {
                     self.lent = Some(self.lend().await?);
-                    Opening::Begin(self.options)
+                    Opening::Begin(self.route.options())
                 }
             };
             let Some(lent) = &self.lent else {
@@ -187,11 +187,17 @@ impl<E: Engine> Course<E> {
                 Ok(done) => return Ok(done),
                 Err(fault) => fault,
             };
+            let is_first = matches!(opening, Opening::Begin(_));
+            if is_first && self.leaves_replica(&fault) {
+                continue;
+            }
             match fault.then {
                 Then::ConnectionIsBroken => return Err(self.lose(&fault)),
                 Then::TransactionIsOver => return Err(self.end(fault.told)),
                 Then::PrepareAnew if is_first_try => {
-                    lent.forget();
+                    if let Some(lent) = &self.lent {
+                        lent.forget();
+                    }
                     is_first_try = false;
                 }
                 Then::PrepareAnew | Then::GoesOn => {
@@ -217,15 +223,24 @@ impl<E: Engine> Course<E> {
         Ok(ids)
     }
 
+    /// Goes over to the primary if its first statement has found the replica away: nothing was read there.
+    fn leaves_replica(&mut self, fault: &Fault) -> bool {
+        let leaves = matches!(fault.told, DbError::Unavailable(_)) && self.route.leave_replica();
+        if leaves {
+            self.lent = None;
+        }
+        leaves
+    }
+
     /// Tells whether there is something to check before its first statement.
     fn is_fenced(&self) -> bool {
-        !self.fences.is_empty() && !self.options.read_only
+        !self.fences.is_empty() && !self.route.options().read_only
     }
 
     /// Begins within its fences, or ends it.
     async fn begin_within(&mut self) -> Result<(), DbError> {
         let lent = self.lend().await?;
-        let begun = lent.begin_within(self.options, &self.fences).await;
+        let begun = lent.begin_within(self.route.options(), &self.fences).await;
         let Err(fault) = begun else {
             self.lent = Some(lent);
             return Ok(());
@@ -239,7 +254,7 @@ impl<E: Engine> Course<E> {
 
     /// Takes a connection, or ends it.
     async fn lend(&mut self) -> Result<Lent<E>, DbError> {
-        let lent = self.pool.get(self.deadline).await;
+        let lent = self.route.lend(self.deadline).await;
         lent.inspect_err(|_| {
             self.over.replace(Some(DbError::Closed));
         })
@@ -281,7 +296,7 @@ impl<E: Engine> Course<E> {
         self.over.replace(Some(DbError::Closed));
         match self.lent.take() {
             Some(lent) => {
-                let committed = commit(lent, self.options.read_only).await;
+                let committed = commit(lent, self.route.options().read_only).await;
                 // Also if nobody knows: there may be messages.
                 self.sent.iter().for_each(|queue| queue.committed());
                 committed
