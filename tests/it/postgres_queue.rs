@@ -1,7 +1,7 @@
 //! Queues that are bound to PostgreSQL: the same guests on a real one, several servers of wrun's that share a queue, and what
 //! is left when one of them, or PostgreSQL, is killed.
 
-use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, becomes, sender, server};
+use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, sender, server};
 use crate::wrun;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
