@@ -145,6 +145,8 @@ pub struct Needs {
     pub ports: Vec<u16>,
     /// Whether it asks DNS for addresses.
     pub resolves: bool,
+    /// Whether it sends and hears messages of several parts, and wakes its threads by pipes: a library of C does.
+    pub scatters: bool,
     /// Folders of Unix sockets that it connects to.
     pub sockets: Vec<PathBuf>,
     /// Listening sockets that others have, too.
@@ -160,6 +162,7 @@ impl Needs {
             write: Vec::new(),
             ports: Vec::new(),
             resolves: false,
+            scatters: false,
             sockets: Vec::new(),
             listeners: Vec::new(),
         }

@@ -6,6 +6,8 @@
 
 pub mod client;
 pub mod db;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod keyvalue;
 pub mod lock;
 mod migrations;
@@ -35,6 +37,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A time in milliseconds since the process started, on a clock that never jumps. The cores have no other.
 pub type Millis = u64;
+
+/// Why a URL of Kafka is refused.
+#[cfg(not(feature = "kafka"))]
+pub const WITHOUT_KAFKA: &str =
+    "this wrun was built without its feature kafka, which is part of the default";
 
 /// Returns milliseconds since 1970, which is what outlives a process. No core asks for it.
 fn wall_ms() -> u64 {

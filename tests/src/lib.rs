@@ -19,6 +19,7 @@ pub mod hosts;
 pub mod http1;
 pub mod http2;
 pub mod http_table;
+pub mod kafka;
 pub mod launch;
 pub mod lenient;
 pub mod load;

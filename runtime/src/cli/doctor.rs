@@ -5,6 +5,8 @@
 mod bindings;
 mod confinement;
 mod disk;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod mysql;
 mod nats;
 mod rabbitmq;

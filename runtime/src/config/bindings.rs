@@ -28,11 +28,11 @@ pub type Secret = Zeroizing<String>;
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 pub struct BindingArgs {
     /// Keep a database in PostgreSQL (db.LABEL=postgres://…), MariaDB or MySQL (db.LABEL=mysql://…), a queue in
-    /// PostgreSQL (queue.LABEL=postgres://…), Redis (queue.LABEL=redis://…), RabbitMQ (queue.LABEL=amqp://…) or NATS
-    /// (queue.LABEL=nats://…), locks in Redis (lock.LABEL=redis://…), in the majority of several
-    /// (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); or have a replica of a
-    /// database's server take what only reads (replica.LABEL=postgres://…); in place of the URL there may be env:NAME or
-    /// file:PATH, which hold it; repeatable
+    /// PostgreSQL (queue.LABEL=postgres://…), Redis (queue.LABEL=redis://…), RabbitMQ (queue.LABEL=amqp://…), NATS
+    /// (queue.LABEL=nats://…) or Kafka (queue.LABEL=kafka://…), locks in Redis (lock.LABEL=redis://…), in the majority of
+    /// several (lock.LABEL=redis://…,redis://…,redis://…) or in PostgreSQL (lock.LABEL=postgres://…); or have a replica
+    /// of a database's server take what only reads (replica.LABEL=postgres://…); in place of the URL there may be
+    /// env:NAME or file:PATH, which hold it; repeatable
     #[arg(long = "bind", value_name = "KIND.LABEL=URL")]
     pub bind: Vec<String>,
     /// Read further bindings from this file: under [db], [lock], [queue] and [replica], LABEL = "URL"

@@ -6,6 +6,8 @@
 
 mod database;
 mod embedded;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod locks;
 mod mysql;
 mod nats_queue;
@@ -224,6 +226,12 @@ fn queues_conform() {
     }
     if let Some(server) = nats_queue::Server::start() {
         table.run::<nats_queue::Bound>(queues::cases());
+        drop(server);
+    }
+    #[cfg(feature = "kafka")]
+    {
+        let server = kafka::Server::start();
+        table.run::<kafka::Bound>(queues::cases());
         drop(server);
     }
     table.finish();

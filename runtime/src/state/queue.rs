@@ -2,7 +2,7 @@
 //!
 //! `lanes` is a pure state machine that says who handles what and when, and `desk` gives it a clock. `embedded` keeps the
 //! messages in a database of this machine, `postgres::queue` in one of a server, `redis::queue` in Redis or Valkey,
-//! `rabbitmq::queue` in RabbitMQ, `nats::queue` in NATS.
+//! `rabbitmq::queue` in RabbitMQ, `nats::queue` in NATS, `kafka::queue` in Kafka.
 
 pub(super) mod content;
 pub mod desk;

@@ -74,6 +74,7 @@ pub fn run(mut boot: Boot) -> ExitCode {
         write: vec![boot.data.clone()],
         ports: servers.ports(),
         resolves: servers.resolves(),
+        scatters: servers.scatters(),
         sockets: servers.sockets(),
         listeners: vec![boot.listener.as_raw_fd()],
         ..Needs::none(Role::State)

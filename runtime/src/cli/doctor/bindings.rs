@@ -3,6 +3,10 @@
 use super::{Finding, Status};
 use crate::config::{BindingArgs, Bindings, Secret, Shared, each_url};
 use crate::failure::Failure;
+#[cfg(not(feature = "kafka"))]
+use crate::state::WITHOUT_KAFKA;
+#[cfg(feature = "kafka")]
+use crate::state::kafka;
 use crate::state::{mysql, nats, postgres, rabbitmq, redis};
 
 /// Tries each of them.
@@ -43,6 +47,7 @@ pub(super) fn look(args: &BindingArgs, shared: &Shared) -> Vec<Finding> {
             "redis" => runtime.block_on(redis(&name, &bound.shown, url)),
             "rabbitmq" => runtime.block_on(rabbitmq(&name, &bound.shown, url)),
             "nats" => runtime.block_on(nats(&name, &bound.shown, url)),
+            "kafka" => runtime.block_on(kafka(&name, &bound.shown, url)),
             "mysql" => runtime.block_on(mysql(&name, &bound.shown, url)),
             _ => runtime.block_on(postgres(&name, &bound.shown, url)),
         });
@@ -126,6 +131,27 @@ async fn nats(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
         Ok(found) => super::nats::findings(name, shown, &found),
         Err(why) => vec![away(name, shown, &why, "nats-server with JetStream")],
     }
+}
+
+#[cfg(feature = "kafka")]
+async fn kafka(name: &str, shown: &str, url: &Secret) -> Vec<Finding> {
+    let address = match kafka::Address::parse(url) {
+        Ok(address) => address,
+        Err(why) => return vec![wrong(name, &why)],
+    };
+    let label = name.strip_prefix("queue.").unwrap_or(name);
+    match kafka::inspect(&address, label).await {
+        Ok(found) => super::kafka::findings(name, shown, &found),
+        Err(why) => vec![away(name, shown, &why, "Kafka")],
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+async fn kafka(name: &str, _: &str, _: &Secret) -> Vec<Finding> {
+    vec![
+        Finding::new(name, Status::Missing, WITHOUT_KAFKA)
+            .next("use a wrun that was built with it"),
+    ]
 }
 
 /// Tries one server, or each of several.

@@ -64,6 +64,7 @@ impl Kind {
             ) => Some("redis"),
             (Self::Queue, "amqp" | "amqps") => Some("rabbitmq"),
             (Self::Queue, "nats" | "tls" | "nats+tls") => Some("nats"),
+            (Self::Queue, "kafka" | "kafkas") => Some("kafka"),
             _ => None,
         }
     }
@@ -75,7 +76,7 @@ impl Kind {
                 "postgres://USER@HOST:PORT/DATABASE, mysql://USER@HOST:PORT/DATABASE"
             }
             Self::Queue => {
-                "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER, amqp://USER@HOST:PORT/VHOST, nats://HOST:PORT"
+                "postgres://USER@HOST:PORT/DATABASE, redis://USER@HOST:PORT/NUMBER, amqp://USER@HOST:PORT/VHOST, nats://HOST:PORT, kafka://HOST:PORT,HOST:PORT/PREFIX"
             }
             Self::Lock => {
                 "redis://USER@HOST:PORT/NUMBER, redis://A,redis://B,redis://C, postgres://USER@HOST:PORT/DATABASE"

@@ -3,7 +3,7 @@
 //! Those whose arguments do not matter are listed in `numbers`.
 
 use super::super::{Needs, Role};
-use super::numbers::{EVERYBODY, FATAL, FILES, RESOLVER, SOCKETS, UNKNOWN};
+use super::numbers::{EVERYBODY, FATAL, FILES, RESOLVER, SCATTERED, SOCKETS, UNKNOWN};
 use libc::{c_int, c_long};
 use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use std::collections::BTreeMap;
@@ -63,6 +63,9 @@ pub(super) fn allowed(needs: &Needs) -> Rules {
             outbound(&mut rules, needs);
             if !needs.ports.is_empty() {
                 keepalive(&mut rules);
+            }
+            if needs.scatters {
+                scattered(&mut rules);
             }
         }
         Role::Compile => {
@@ -140,6 +143,12 @@ fn keepalive(rules: &mut Rules) {
         let setting = [is(1, number(level)), is(2, number(option))];
         when(rules, libc::SYS_setsockopt, &setting);
     }
+}
+
+/// Messages of several parts. Whose address is behind a pointer: what is not connected is not there, or asks DNS.
+fn scattered(rules: &mut Rules) {
+    when(rules, libc::SYS_sendmsg, &[lacks(2, libc::MSG_FASTOPEN)]);
+    always(rules, SCATTERED);
 }
 
 /// What takes a process out of itself: a worker to the places that are granted and to the state process, the state process

@@ -86,6 +86,14 @@ pub(super) const RESOLVER: &[c_long] = &[
     libc::SYS_faccessat2,
 ];
 
+/// What a library of C does that reads and writes sockets in parts and wakes its threads by pipes.
+pub(super) const SCATTERED: &[c_long] = &[
+    libc::SYS_pipe2,
+    libc::SYS_recvmsg,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_pipe,
+];
+
 /// What the roles with files of their own do.
 pub(super) const FILES: &[c_long] = &[
     libc::SYS_faccessat,

@@ -101,6 +101,11 @@ impl Servers {
             || self.reached_locks().any(locks::Place::resolves)
     }
 
+    /// Tells whether one of their clients takes calls that the others do without.
+    pub(super) fn scatters(&self) -> bool {
+        self.reached_queues().any(queue::Place::scatters)
+    }
+
     fn reached_databases(&self) -> impl Iterator<Item = &Place> {
         let all = self.databases.values().chain(self.replicas.values());
         all.filter_map(|it| it.as_ref().ok())

@@ -78,7 +78,7 @@ async fn message_with_a_dedup_id_is_taken_once_or_has_the_id_of_the_first<B: Has
     assert_ne!(ids[0], ids[1]);
     let kept = match B::DEDUP_IDS {
         DedupIds::AreRemembered => 3,
-        // By nature: RabbitMQ remembers no ids. Those that are sent together are sent once.
+        // By nature: RabbitMQ and Kafka remember no ids. Those that are sent together are sent once.
         DedupIds::AreIds => 4,
     };
     holds(&on, kept).await;

@@ -2,6 +2,10 @@
 
 use crate::config::shared;
 use crate::failure::Failure;
+#[cfg(not(feature = "kafka"))]
+use crate::state::WITHOUT_KAFKA;
+#[cfg(feature = "kafka")]
+use crate::state::kafka::{self, KafkaQueue};
 use crate::state::nats::{self, NatsQueue};
 use crate::state::postgres::{self, PostgresQueue};
 use crate::state::queue::Queue;
@@ -18,6 +22,8 @@ pub(in crate::state::server) enum Place {
     Postgres(Box<postgres::Address>),
     Redis(Box<redis::Address>),
     Rabbit(Box<rabbitmq::Address>),
+    #[cfg(feature = "kafka")]
+    Kafka(Box<kafka::Address>),
 }
 
 impl Place {
@@ -33,6 +39,12 @@ impl Place {
             Some(("nats" | "tls" | "nats+tls", _)) => {
                 nats::Address::parse(url).map(|it| Self::Nats(Box::new(it)))
             }
+            #[cfg(feature = "kafka")]
+            Some(("kafka" | "kafkas", _)) => {
+                kafka::Address::parse(url).map(|it| Self::Kafka(Box::new(it)))
+            }
+            #[cfg(not(feature = "kafka"))]
+            Some(("kafka" | "kafkas", _)) => Err(WITHOUT_KAFKA.to_owned()),
             _ => redis::Address::parse(url).map(|it| Self::Redis(Box::new(it))),
         }
     }
@@ -44,6 +56,8 @@ impl Place {
             Self::Postgres(address) => address.ports(),
             Self::Redis(address) => address.port().into_iter().collect(),
             Self::Rabbit(address) => vec![address.port()],
+            #[cfg(feature = "kafka")]
+            Self::Kafka(address) => address.ports(),
         }
     }
 
@@ -54,6 +68,8 @@ impl Place {
             Self::Postgres(address) => address.sockets(),
             Self::Redis(address) => address.socket().into_iter().collect(),
             Self::Rabbit(_) => Vec::new(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => Vec::new(),
         }
     }
 
@@ -64,6 +80,17 @@ impl Place {
             Self::Postgres(address) => address.resolves(),
             Self::Redis(address) => address.resolves(),
             Self::Rabbit(address) => address.resolves(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(address) => address.resolves(),
+        }
+    }
+
+    /// Tells whether its client sends and hears whole messages of several parts, and wakes its threads by pipes.
+    pub(in crate::state::server) fn scatters(&self) -> bool {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => true,
+            Self::Nats(_) | Self::Postgres(_) | Self::Redis(_) | Self::Rabbit(_) => false,
         }
     }
 }
@@ -75,6 +102,8 @@ pub(in crate::state::server) enum BoundQueue {
     Postgres(PostgresQueue),
     Redis(RedisQueue),
     Rabbit(RabbitQueue),
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaQueue),
 }
 
 impl BoundQueue {
@@ -100,6 +129,8 @@ impl BoundQueue {
             Place::Rabbit(address) => {
                 Self::Rabbit(RabbitQueue::new(label, settings, *address, sink))
             }
+            #[cfg(feature = "kafka")]
+            Place::Kafka(address) => Self::Kafka(KafkaQueue::new(label, settings, *address, sink)),
         }
     }
 
@@ -110,6 +141,8 @@ impl BoundQueue {
             Self::Postgres(queue) => queue.prepare().await,
             Self::Redis(queue) => queue.prepare(is_again).await,
             Self::Rabbit(queue) => queue.prepare(is_again).await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(queue) => queue.prepare(is_again).await,
         }
     }
 
@@ -120,6 +153,8 @@ impl BoundQueue {
             Self::Postgres(queue) => queue.configure(settings),
             Self::Redis(queue) => queue.configure(settings),
             Self::Rabbit(queue) => queue.configure(settings),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(queue) => queue.configure(settings),
         }
     }
 
@@ -129,6 +164,8 @@ impl BoundQueue {
             Self::Postgres(queue) => Rc::new(queue.clone()),
             Self::Redis(queue) => Rc::new(queue.clone()),
             Self::Rabbit(queue) => Rc::new(queue.clone()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(queue) => Rc::new(queue.clone()),
         }
     }
 
@@ -139,6 +176,8 @@ impl BoundQueue {
             Self::Postgres(queue) => queue.why_away(),
             Self::Redis(queue) => queue.why_away(),
             Self::Rabbit(queue) => queue.why_away(),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(queue) => queue.why_away(),
         }
     }
 
@@ -149,6 +188,8 @@ impl BoundQueue {
             Self::Postgres(queue) => queue.close().await,
             Self::Redis(queue) => queue.close().await,
             Self::Rabbit(queue) => queue.close().await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(queue) => queue.close().await,
         }
     }
 }

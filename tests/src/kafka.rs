@@ -1,0 +1,145 @@
+//! A Kafka of the tests' own: the mock cluster that comes with librdkafka, in a thread of the test. Clients of other processes
+//! connect to it over TCP.
+//!
+//! It is no Kafka: it keeps messages in memory, takes the word of every client, elects no leaders and makes no topics on
+//! request. It ends with its handle.
+
+use rdkafka::ClientConfig;
+use rdkafka::bindings::{
+    rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initial_rebalance_delay_ms,
+};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Brokers; their ids begin with 1.
+const BROKERS: i32 = 2;
+
+/// How long a group waits for more members before it begins.
+const REBALANCE_MS: i32 = 100;
+
+type Mock<'a> = MockCluster<'a, DefaultProducerContext>;
+type Order = Box<dyn FnOnce(&Mock<'_>) + Send>;
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Kafka {
+    brokers: String,
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Kafka {
+    /// Starts one.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn start() -> Self {
+        let (orders, ordered) = mpsc::channel::<Order>();
+        let (told, tell) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut config = ClientConfig::new();
+            config.set("test.mock.num.brokers", BROKERS.to_string());
+            let producer: BaseProducer = config.create().expect("the mock cluster starts");
+            // SAFETY: the pointer is that of the client, which is alive.
+            let mock = unsafe { rd_kafka_handle_mock_cluster(producer.client().native_ptr()) };
+            // SAFETY: the cluster lives as long as its client.
+            unsafe { rd_kafka_mock_group_initial_rebalance_delay_ms(mock, REBALANCE_MS) };
+            let mock = producer
+                .client()
+                .mock_cluster()
+                .expect("it is a mock cluster");
+            let _ = told.send(mock.bootstrap_servers());
+            for order in ordered {
+                order(&mock);
+            }
+        });
+        Self {
+            brokers: tell.recv().expect("the mock cluster starts"),
+            orders: Some(orders),
+            thread: Some(thread),
+        }
+    }
+
+    /// Has it do something, and waits until that is done.
+    fn order<T: Send + 'static>(&self, what: impl FnOnce(&Mock<'_>) -> T + Send + 'static) -> T {
+        let (done, is_done) = mpsc::channel();
+        let order: Order = Box::new(move |mock| drop(done.send(what(mock))));
+        let orders = self.orders.as_ref().expect("it runs");
+        orders.send(order).expect("it runs");
+        is_done.recv().expect("it runs")
+    }
+
+    /// Makes the topics of a queue, and returns the URL by which it is bound.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn with_queue(&self, prefix: &str, label: &str, partitions: i32) -> String {
+        for topic in [format!("{prefix}{label}"), format!("{prefix}{label}.dead")] {
+            let made = self.order(move |mock| mock.create_topic(&topic, partitions, BROKERS));
+            made.expect("the topic is made");
+        }
+        format!("kafka://{}/{prefix}", self.brokers)
+    }
+
+    /// Makes topics of a test's own for the queue `jobs`.
+    pub fn with_jobs(&self, partitions: i32) -> String {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let prefix = format!("test{}.", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.with_queue(&prefix, "jobs", partitions)
+    }
+
+    /// Returns its brokers, as `HOST:PORT,HOST:PORT`.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Has all brokers be gone. What they keep they keep.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn down(&self) {
+        for broker in 1..=BROKERS {
+            let done = self.order(move |mock| mock.broker_down(broker));
+            done.expect("the broker goes");
+        }
+    }
+
+    /// Has all brokers be there again.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn up(&self) {
+        for broker in 1..=BROKERS {
+            let done = self.order(move |mock| mock.broker_up(broker));
+            done.expect("the broker comes");
+        }
+    }
+
+    /// Has all brokers take so long for every answer.
+    ///
+    /// # Panics
+    ///
+    /// If that is not possible.
+    pub fn slow(&self, time: Duration) {
+        for broker in 1..=BROKERS {
+            let done = self.order(move |mock| mock.broker_round_trip_time(broker, time));
+            done.expect("the broker is slow");
+        }
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.orders = None;
+        // What went wrong there the test has heard of.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
