@@ -28,6 +28,7 @@ mod http2;
 mod http_table;
 mod inventory;
 mod javascript;
+mod kafka_queue;
 mod keyvalue;
 mod keyvalue_atomics;
 mod labels;
