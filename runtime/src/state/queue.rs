@@ -148,17 +148,28 @@ pub trait Queue {
     /// Takes messages, all or none. Ready when they are durable.
     fn send(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Vec<String>, QueueError>>;
 
+    /// Returns the desk, at which its messages are handed out and settled.
+    fn desk(&self) -> &Desk;
+
     /// A session can handle `batches` more batches of up to `batch` messages.
-    fn credit(&self, session: SessionId, batch: u32, batches: u32);
+    fn credit(&self, session: SessionId, batch: u32, batches: u32) {
+        self.desk().credit(session, batch, batches);
+    }
 
     /// What became of deliveries; those that are not this session's, or not any more, are passed over.
-    fn settle(&self, session: SessionId, settled: Vec<Settled>);
+    fn settle(&self, session: SessionId, settled: Vec<Settled>) {
+        self.desk().settle(session, settled);
+    }
 
     /// Gives a delivery `ms` from now.
-    fn extend(&self, session: SessionId, id: &str, ms: u32) -> Result<(), QueueError>;
+    fn extend(&self, session: SessionId, id: &str, ms: u32) -> Result<(), QueueError> {
+        self.desk().extend(session, id, ms)
+    }
 
     /// A session ended, or takes no more: what it has not settled is given to others at once if `abort`.
-    fn leave(&self, session: SessionId, abort: bool);
+    fn leave(&self, session: SessionId, abort: bool) {
+        self.desk().leave(session, abort);
+    }
 
     /// Returns how it stands.
     fn status(&self) -> BoxFuture<'static, Result<QueueStatus, QueueError>>;

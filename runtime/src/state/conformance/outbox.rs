@@ -6,10 +6,10 @@ mod shared;
 use super::{Case, HasOutbox, HasSharedOutbox, cases};
 use crate::state::BoxFuture;
 use crate::state::db::{Database, Transaction, TxOptions};
-use crate::state::lock::SessionId;
 use crate::state::outbox::relay::Relay;
 use crate::state::outbox::{ID_HEADER, Outbox};
-use crate::state::queue::{BODY_MAX, Message, Peeked, Queue, QueueError, QueueStatus, Settled};
+use crate::state::queue::desk::Desk;
+use crate::state::queue::{BODY_MAX, Message, Peeked, Queue, QueueError, QueueStatus};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::ready;
@@ -102,15 +102,9 @@ impl Queue for Elsewhere {
         Box::pin(ready(self.take(messages)))
     }
 
-    fn credit(&self, _: SessionId, _: u32, _: u32) {}
-
-    fn settle(&self, _: SessionId, _: Vec<Settled>) {}
-
-    fn extend(&self, _: SessionId, _: &str, _: u32) -> Result<(), QueueError> {
-        Err(QueueError::NotYours)
+    fn desk(&self) -> &Desk {
+        panic!("nobody takes messages here")
     }
-
-    fn leave(&self, _: SessionId, _: bool) {}
 
     fn status(&self) -> BoxFuture<'static, Result<QueueStatus, QueueError>> {
         Box::pin(ready(Ok(QueueStatus::default())))

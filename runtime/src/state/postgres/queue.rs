@@ -22,12 +22,11 @@ use crate::config::shared;
 use crate::failure::Failure;
 use crate::state::BoxFuture;
 use crate::state::db::DbError;
-use crate::state::lock::SessionId;
 use crate::state::queue::desk::{Desk, Found, Shelf, Sink};
 use crate::state::queue::lanes::{HandsBack, Lanes};
 use crate::state::queue::sharing::{self, Bell, Room};
 use crate::state::queue::stored::Change;
-use crate::state::queue::{Message, Peeked, Queue, QueueError, QueueStatus, Settled};
+use crate::state::queue::{Message, Peeked, Queue, QueueError, QueueStatus};
 use crate::state::remote::pool::Pool;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -235,25 +234,13 @@ impl Shelf for Rows {
 }
 
 impl Queue for PostgresQueue {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     fn send(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
         let table = self.table.clone();
         Box::pin(async move { table.send(&messages).await })
-    }
-
-    fn credit(&self, session: SessionId, batch: u32, batches: u32) {
-        self.desk.credit(session, batch, batches);
-    }
-
-    fn settle(&self, session: SessionId, settled: Vec<Settled>) {
-        self.desk.settle(session, settled);
-    }
-
-    fn extend(&self, session: SessionId, id: &str, ms: u32) -> Result<(), QueueError> {
-        self.desk.extend(session, id, ms)
-    }
-
-    fn leave(&self, session: SessionId, abort: bool) {
-        self.desk.leave(session, abort);
     }
 
     fn status(&self) -> BoxFuture<'static, Result<QueueStatus, QueueError>> {

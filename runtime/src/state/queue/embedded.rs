@@ -6,9 +6,8 @@ mod tests;
 use super::desk::{Desk, Found, PEEK_MAX, Shelf, Sink, fit, to_the_end};
 use super::lanes::Entry;
 use super::stored::{Change, Stored};
-use super::{DEAD_SUFFIX, Message, Peeked, Queue, QueueError, QueueStatus, Settled};
+use super::{DEAD_SUFFIX, Message, Peeked, Queue, QueueError, QueueStatus};
 use crate::config::shared;
-use crate::state::lock::SessionId;
 use crate::state::sqlite::Sqlite;
 use crate::state::{BoxFuture, wall_ms};
 use std::future::ready;
@@ -115,24 +114,12 @@ impl EmbeddedQueue {
 }
 
 impl Queue for EmbeddedQueue {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     fn send(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
         self.sqlite.send(self.desk.label.clone(), messages)
-    }
-
-    fn credit(&self, session: SessionId, batch: u32, batches: u32) {
-        self.desk.credit(session, batch, batches);
-    }
-
-    fn settle(&self, session: SessionId, settled: Vec<Settled>) {
-        self.desk.settle(session, settled);
-    }
-
-    fn extend(&self, session: SessionId, id: &str, ms: u32) -> Result<(), QueueError> {
-        self.desk.extend(session, id, ms)
-    }
-
-    fn leave(&self, session: SessionId, abort: bool) {
-        self.desk.leave(session, abort);
     }
 
     fn status(&self) -> BoxFuture<'static, Result<QueueStatus, QueueError>> {

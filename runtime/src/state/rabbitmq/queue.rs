@@ -22,12 +22,11 @@ use super::line::{Failed, Line};
 use crate::config::shared;
 use crate::failure::Failure;
 use crate::state::BoxFuture;
-use crate::state::lock::SessionId;
 use crate::state::queue::desk::{Desk, Found, Shelf, Sink, to_the_end};
 use crate::state::queue::lanes::{HandsBack, Lanes};
 use crate::state::queue::sharing::{Bell, Room};
 use crate::state::queue::stored::Change;
-use crate::state::queue::{DEAD_SUFFIX, Message, Peeked, Queue, QueueError, QueueStatus, Settled};
+use crate::state::queue::{DEAD_SUFFIX, Message, Peeked, Queue, QueueError, QueueStatus};
 use held::{Held, Holdings};
 use names::Names;
 use std::cell::{Cell, RefCell};
@@ -222,25 +221,13 @@ impl Shelf for Kept {
 }
 
 impl Queue for RabbitQueue {
+    fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     fn send(&self, messages: Vec<Message>) -> BoxFuture<'static, Result<Vec<String>, QueueError>> {
         let store = self.store.clone();
         Box::pin(async move { store.send(messages).await })
-    }
-
-    fn credit(&self, session: SessionId, batch: u32, batches: u32) {
-        self.desk.credit(session, batch, batches);
-    }
-
-    fn settle(&self, session: SessionId, settled: Vec<Settled>) {
-        self.desk.settle(session, settled);
-    }
-
-    fn extend(&self, session: SessionId, id: &str, ms: u32) -> Result<(), QueueError> {
-        self.desk.extend(session, id, ms)
-    }
-
-    fn leave(&self, session: SessionId, abort: bool) {
-        self.desk.leave(session, abort);
     }
 
     fn status(&self) -> BoxFuture<'static, Result<QueueStatus, QueueError>> {

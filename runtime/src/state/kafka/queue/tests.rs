@@ -2,7 +2,8 @@
 //! the mock cluster of its library.
 
 use super::*;
-use crate::state::queue::{Delivery, Outcome};
+use crate::state::lock::SessionId;
+use crate::state::queue::{Delivery, Outcome, Settled};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};

@@ -1,8 +1,9 @@
 //! What is NATS' own: servers that share a queue, on a real one.
 
 use super::*;
+use crate::state::lock::SessionId;
 use crate::state::queue::sharing::LEASE;
-use crate::state::queue::{Delivery, Outcome};
+use crate::state::queue::{Delivery, Outcome, Settled};
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver};

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::state::db::{Database as _, Statement, TxOptions, Want};
-use crate::state::queue::{Delivery, Outcome};
+use crate::state::lock::SessionId;
+use crate::state::queue::{Delivery, Outcome, Settled};
 use std::fmt::Write as _;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::LocalSet;

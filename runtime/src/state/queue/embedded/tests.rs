@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::shared::Durability;
-use crate::state::queue::{BODY_MAX, Delivery, EXTEND_MAX, Outcome};
+use crate::state::lock::SessionId;
+use crate::state::queue::{BODY_MAX, Delivery, EXTEND_MAX, Outcome, Settled};
 use crate::state::sqlite::Options;
 use std::path::PathBuf;
 use std::sync::Arc;

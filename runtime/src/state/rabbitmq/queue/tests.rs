@@ -1,7 +1,8 @@
 //! What is RabbitMQ's own: servers that share a queue, other programs, and connections that break, on a real one.
 
 use super::*;
-use crate::state::queue::{Delivery, Outcome};
+use crate::state::lock::SessionId;
+use crate::state::queue::{Delivery, Outcome, Settled};
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, FieldTable};

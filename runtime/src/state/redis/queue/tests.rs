@@ -1,8 +1,9 @@
 //! What is Redis' own: servers that share a queue, on a real one.
 
 use super::*;
+use crate::state::lock::SessionId;
 use crate::state::queue::sharing::LEASE;
-use crate::state::queue::{Delivery, Outcome};
+use crate::state::queue::{Delivery, Outcome, Settled};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::LocalSet;
