@@ -10,8 +10,11 @@ use rdkafka::bindings::{
 };
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
+use socket2::{Domain, Socket, Type};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -30,6 +33,8 @@ pub struct Kafka {
     brokers: String,
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
+    /// Keep the ports of brokers that are gone from everybody else: one that cannot have its port again ends the process.
+    held: Mutex<Vec<Socket>>,
 }
 
 impl Kafka {
@@ -62,6 +67,7 @@ impl Kafka {
             brokers: tell.recv().expect("the mock cluster starts"),
             orders: Some(orders),
             thread: Some(thread),
+            held: Mutex::default(),
         }
     }
 
@@ -109,6 +115,8 @@ impl Kafka {
             let done = self.order(move |mock| mock.broker_down(broker));
             done.expect("the broker goes");
         }
+        let ports = self.brokers.split(',').map(hold);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = ports.collect();
     }
 
     /// Has all brokers be there again.
@@ -121,6 +129,8 @@ impl Kafka {
             let done = self.order(move |mock| mock.broker_up(broker));
             done.expect("the broker comes");
         }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clear();
     }
 
     /// Has all brokers take so long for every answer.
@@ -142,4 +152,15 @@ impl Drop for Kafka {
         // What went wrong there the test has heard of.
         let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+/// Takes a port without listening there. Only who says that it may be used again, as the mock cluster does, can have it, too.
+fn hold(broker: &str) -> Socket {
+    let address: SocketAddr = broker.parse().expect("the mock cluster tells addresses");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("there are sockets");
+    socket.set_reuse_address(true).expect("it is a socket");
+    socket
+        .bind(&address.into())
+        .expect("the port is still free");
+    socket
 }

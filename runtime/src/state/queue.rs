@@ -13,6 +13,7 @@ pub mod stored;
 
 use super::BoxFuture;
 use super::lock::SessionId;
+use desk::Desk;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

@@ -57,7 +57,7 @@ pub(in crate::state) trait Shelf {
 }
 
 /// One queue's lanes at work.
-pub(in crate::state) struct Desk {
+pub struct Desk {
     pub(in crate::state) label: String,
     pub(in crate::state) shelf: Rc<dyn Shelf>,
     pub(in crate::state) lanes: RefCell<Lanes>,

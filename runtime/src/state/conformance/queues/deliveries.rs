@@ -120,7 +120,8 @@ async fn last_try_goes_to_the_dead_letters<B: HasQueue>(mut on: B) {
         settle(&on, FIRST, &delivery, Outcome::Retry(Some(0)));
     }
     is_dead(&on, 1).await;
-    assert_eq!(on.queue().status().await.unwrap().messages, 0);
+    // Where the two are not one step, the letter is there first.
+    holds(&on, 0).await;
     let letters = on.queue().peek(true, 10).await.unwrap();
     assert_eq!((&*letters[0].body, letters[0].attempts), (&b"0"[..], 2));
 }
