@@ -190,7 +190,7 @@ impl Rabbit {
 
     /// Returns its name and version.
     pub fn version(&self) -> String {
-        let version = self.eval("io:format(\"~s\", [rabbit_misc:version()]).");
+        let version = self.eval("io:format(\"~s~n\", [rabbit_misc:version()]).");
         format!("RabbitMQ {}", version.lines().next().unwrap_or_default())
     }
 
