@@ -1,25 +1,19 @@
 //! Queues that are bound to Kafka: the same guests on the mock cluster of its library, several servers of wrun's that share a
 //! queue, and what is left when their processes are killed, and when the brokers are away.
 
-use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, becomes, sender, server};
+use crate::shared_queue::{
+    ATTEMPTS_MAX, assert_away, assert_sound, becomes, handles_one_more, sender, server, when_tried,
+};
 use crate::{serve, wrun};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wrun_tests::kafka::Kafka;
 use wrun_tests::murder::Victims;
 use wrun_tests::outcome::finding;
 use wrun_tests::queue_history;
 use wrun_tests::state::{error, ok};
-use wrun_tests::{Outcome, SOON, Server, eventually, folder, process};
-
-/// Waits until more messages than so many have been tried at one of these.
-fn when_tried(servers: &[&Server], count: usize) {
-    eventually("some are tried", SOON, || {
-        let tries: usize = servers.iter().map(|it| it.tries().len()).sum();
-        (tries > count).then_some(())
-    });
-}
+use wrun_tests::{Outcome, SOON, eventually, folder, process};
 
 #[test]
 fn two_servers_share_a_queue_and_lose_nothing_while_workers_are_killed() {
@@ -154,16 +148,10 @@ fn kafka_that_is_away_is_said_to_be_at_once_and_is_back_by_itself() {
     becomes(&server, true);
     kafka.down();
     becomes(&server, false);
-    let listed = server.control(["queue", "ls", "--json"]);
-    listed.fails_with(69, &["queue jobs: unavailable: Kafka", "wrun ps"]);
-    let begin = Instant::now();
-    let refused = server.send(&json!([{ "body": { "do": "ack" } }]));
-    assert_eq!(error(&refused), "unavailable");
-    assert!(begin.elapsed() < SOON / 10, "{:?}", begin.elapsed());
+    assert_away(&server, "Kafka", SOON / 10);
     kafka.up();
     becomes(&server, true);
-    ok(&server.send(&json!([{ "body": { "do": "ack" } }])));
-    server.when_tried("it is handled", |tries| tries.len() == 1);
+    handles_one_more(&server, 1);
 }
 
 #[test]

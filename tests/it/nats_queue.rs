@@ -1,11 +1,12 @@
 //! Queues that are bound to NATS JetStream: the same guests on a real one, several servers of wrun's that share a queue, and
 //! what is left when one of them, or NATS, is killed, and when the way between them is cut.
 
-use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, becomes, sender, server};
+use crate::shared_queue::{
+    ATTEMPTS_MAX, assert_away, assert_sound, becomes, handles_one_more, sender, server,
+};
 use crate::{serve, wrun};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::time::Instant;
 use wrun_tests::guests::example;
 use wrun_tests::murder::Victims;
 use wrun_tests::nats::Nats;
@@ -224,23 +225,16 @@ fn nats_that_is_away_is_said_to_be_at_once_and_is_back_by_itself() {
     becomes(&server, true);
     nats.kill();
     becomes(&server, false);
-    let listed = server.control(["queue", "ls", "--json"]);
-    listed.fails_with(69, &["queue jobs: unavailable: NATS", "wrun ps"]);
-    let begin = Instant::now();
-    let refused = server.send(&json!([{ "body": { "do": "ack" } }]));
-    assert_eq!(error(&refused), "unavailable");
-    assert!(begin.elapsed() < SOON / 2, "{:?}", begin.elapsed());
+    assert_away(&server, "NATS", SOON / 2);
     nats.start_again();
     becomes(&server, true);
-    ok(&server.send(&json!([{ "body": { "do": "ack" } }])));
-    server.when_tried("it is handled", |tries| tries.len() == 1);
+    handles_one_more(&server, 1);
     // One that stands still is away, too.
     nats.pause();
     becomes(&server, false);
     nats.resume();
     becomes(&server, true);
-    ok(&server.send(&json!([{ "body": { "do": "ack" } }])));
-    server.when_tried("it is handled", |tries| tries.len() == 2);
+    handles_one_more(&server, 2);
 }
 
 #[test]

@@ -1,26 +1,19 @@
 //! Queues that are bound to RabbitMQ: the same guests on a real one, several servers of wrun's that share a queue, and what is
 //! left when one of them, or RabbitMQ, is killed, and when the way between them is cut.
 
-use crate::shared_queue::{ATTEMPTS_MAX, assert_sound, becomes, sender, server};
+use crate::shared_queue::{
+    ATTEMPTS_MAX, assert_away, assert_sound, becomes, handles_one_more, sender, server, when_tried,
+};
 use crate::wrun;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::time::Instant;
 use wrun_tests::murder::Victims;
 use wrun_tests::outcome::finding;
 use wrun_tests::proxy::{Proxy, Weather};
 use wrun_tests::queue_history;
 use wrun_tests::rabbitmq::Rabbit;
 use wrun_tests::state::{error, ok};
-use wrun_tests::{Outcome, SOON, Server, eventually, folder, process};
-
-/// Waits until more messages than so many have been tried at one of these.
-fn when_tried(servers: &[&Server], count: usize) {
-    eventually("some are tried", SOON, || {
-        let tries: usize = servers.iter().map(|it| it.tries().len()).sum();
-        (tries > count).then_some(())
-    });
-}
+use wrun_tests::{Outcome, SOON, eventually, folder, process};
 
 #[test]
 fn two_servers_share_a_queue_and_lose_nothing_while_workers_are_killed() {
@@ -168,23 +161,16 @@ fn rabbitmq_that_is_away_is_said_to_be_at_once_and_is_back_by_itself_also_encryp
     becomes(&server, true);
     rabbit.kill();
     becomes(&server, false);
-    let listed = server.control(["queue", "ls", "--json"]);
-    listed.fails_with(69, &["queue jobs: unavailable: RabbitMQ", "wrun ps"]);
-    let begin = Instant::now();
-    let refused = server.send(&json!([{ "body": { "do": "ack" } }]));
-    assert_eq!(error(&refused), "unavailable");
-    assert!(begin.elapsed() < SOON / 2, "{:?}", begin.elapsed());
+    assert_away(&server, "RabbitMQ", SOON / 2);
     rabbit.start_again();
     becomes(&server, true);
-    ok(&server.send(&json!([{ "body": { "do": "ack" } }])));
-    server.when_tried("it is handled", |tries| tries.len() == 1);
+    handles_one_more(&server, 1);
     // One that stands still is away, too.
     rabbit.pause();
     becomes(&server, false);
     rabbit.resume();
     becomes(&server, true);
-    ok(&server.send(&json!([{ "body": { "do": "ack" } }])));
-    server.when_tried("it is handled", |tries| tries.len() == 2);
+    handles_one_more(&server, 2);
     // Whom nobody has vouched for is not trusted.
     let unknown = sender(&format!("amqps://guest:guest@localhost:{port}/"), "").fail();
     unknown.fails_after_its_log_with(69, &["queue jobs", "certificate", "queue.jobs"]);

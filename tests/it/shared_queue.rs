@@ -2,7 +2,10 @@
 //! queue is kept, and how that fails, is in their own files.
 
 use crate::serve;
+use serde_json::json;
+use std::time::{Duration, Instant};
 use wrun_tests::queue_history::History;
+use wrun_tests::state::{error, ok};
 use wrun_tests::{Launch, SOON, Server, eventually};
 
 /// Tries of the histories' messages, at most.
@@ -39,4 +42,33 @@ pub(crate) fn becomes(server: &Server, reachable: bool) {
         let binding = &server.ps()["bindings"][0];
         (binding["reachable"] == reachable && binding["name"] == "queue.jobs").then_some(())
     });
+}
+
+/// Waits until more messages than so many have been tried at one of these.
+pub(crate) fn when_tried(servers: &[&Server], count: usize) {
+    eventually("some are tried", SOON, || {
+        let tries: usize = servers.iter().map(|it| it.tries().len()).sum();
+        (tries > count).then_some(())
+    });
+}
+
+/// Asserts what is said while the queue's server is known to be away; a send is refused within `limit`.
+#[track_caller]
+pub(crate) fn assert_away(server: &Server, engine: &str, limit: Duration) {
+    let listed = server.control(["queue", "ls", "--json"]);
+    listed.fails_with(
+        69,
+        &[&format!("queue jobs: unavailable: {engine}"), "wrun ps"],
+    );
+    let begin = Instant::now();
+    let refused = server.send(&json!([{ "body": { "do": "ack" } }]));
+    assert_eq!(error(&refused), "unavailable");
+    assert!(begin.elapsed() < limit, "{:?}", begin.elapsed());
+}
+
+/// Sends one more message, and waits until so many were handled in all.
+#[track_caller]
+pub(crate) fn handles_one_more(server: &Server, count: usize) {
+    ok(&server.send(&json!([{ "body": { "do": "ack" } }])));
+    server.when_tried("it is handled", |tries| tries.len() == count);
 }

@@ -8,6 +8,7 @@ pub(super) mod content;
 pub mod desk;
 pub mod embedded;
 pub mod lanes;
+pub(super) mod letter;
 pub(super) mod sharing;
 pub mod stored;
 

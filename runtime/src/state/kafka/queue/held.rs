@@ -1,8 +1,8 @@
 //! The messages that are here, and the partitions that they are of: those that the group has given to this server.
 
-use super::letter::Letter;
 use super::mark::{Mark, Seen, Tried};
 use crate::state::queue::lanes::Entry;
+use crate::state::queue::letter::Letter;
 use crate::state::queue::stored::StoredMessage;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

@@ -1,11 +1,8 @@
 //! Messages as Kafka has them, both ways. Others can read and write them, too: docs/kafka.md lists the names.
 
-use crate::state::queue::content::Headers;
-use crate::state::queue::stored::{Stored, StoredMessage};
-use crate::state::queue::{Message, QueueError};
+use crate::state::queue::letter::Letter;
 use crate::state::wall_ms;
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
-use sha2::{Digest as _, Sha256};
 
 /// What wrun says of a message itself; everything else is the sender's. What tells of a dead letter is for everybody to read.
 const ID: &str = "wrun-id";
@@ -16,46 +13,7 @@ const CONTENT_TYPE: &str = "content-type";
 /// Before the name of a header of the sender's that is called like one of these, or begins like this.
 const ESCAPE: &str = "wrun-x-";
 
-/// A message.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Letter {
-    /// The same for as long as it lives, also outside.
-    pub(super) id: String,
-    pub(super) key: Option<String>,
-    /// Tries that are over.
-    pub(super) attempts: u32,
-    pub(super) alone: bool,
-    /// Not to be handled before: milliseconds since 1970.
-    pub(super) ready_at_ms: u64,
-    /// Milliseconds since 1970.
-    pub(super) sent_at_ms: u64,
-    pub(super) content_type: Option<String>,
-    pub(super) headers: Headers,
-    pub(super) body: Vec<u8>,
-}
-
 impl Letter {
-    /// Makes one of what is to be sent to a queue. That with a dedup id has the id of every other one that has it.
-    pub(super) fn new(label: &str, message: Message) -> Result<Self, QueueError> {
-        let id = match &message.dedup_id {
-            Some(dedup_id) => format!("{label}:d-{}", hex(&Sha256::digest(dedup_id)[..16])),
-            None => format!("{label}:{}", random()?),
-        };
-        let sent_at_ms = wall_ms();
-        let delay = message.delay_ms.filter(|&delay| delay > 0);
-        Ok(Self {
-            id,
-            key: message.key,
-            attempts: 0,
-            alone: false,
-            ready_at_ms: delay.map_or(0, |delay| sent_at_ms.saturating_add(delay)),
-            sent_at_ms,
-            content_type: message.content_type,
-            headers: message.headers,
-            body: message.body,
-        })
-    }
-
     /// Reads one without its headers. Its place is its id.
     pub(super) fn bare(label: &str, message: &impl rdkafka::Message) -> Self {
         Self {
@@ -72,7 +30,7 @@ impl Letter {
     }
 
     /// Reads one.
-    pub(super) fn read(label: &str, message: &impl rdkafka::Message) -> Self {
+    pub(super) fn of_record(label: &str, message: &impl rdkafka::Message) -> Self {
         let mut letter = Self::bare(label, message);
         let Some(headers) = message.headers() else {
             return letter;
@@ -120,24 +78,6 @@ impl Letter {
         }
         all
     }
-
-    /// Returns it as the desk knows messages.
-    pub(super) fn stored(self, row: i64, queue: &str) -> StoredMessage {
-        StoredMessage {
-            stored: Stored {
-                id: row,
-                queue: queue.to_owned(),
-                key: self.key,
-                attempts: self.attempts,
-                alone: self.alone,
-                ready_at_ms: self.ready_at_ms,
-                sent_at_ms: self.sent_at_ms,
-            },
-            content_type: self.content_type,
-            headers: self.headers,
-            body: self.body,
-        }
-    }
 }
 
 fn is_taken(name: &str) -> bool {
@@ -146,19 +86,6 @@ fn is_taken(name: &str) -> bool {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Returns what no other message is called.
-fn random() -> Result<String, QueueError> {
-    let mut bytes = [0; 16];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => Ok(hex(&bytes)),
-        Err(error) => Err(QueueError::Other(error.to_string())),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -171,7 +98,7 @@ mod tests {
         let (body, headers) = (Some(letter.body.clone()), Some(letter.headers()));
         let at = Timestamp::CreateTime(5);
         let message = OwnedMessage::new(body, key, "q".to_owned(), at, 3, 7, headers);
-        Letter::read("q", &message)
+        Letter::of_record("q", &message)
     }
 
     #[test]
@@ -206,22 +133,8 @@ mod tests {
     fn message_of_a_program_that_knows_nothing_of_wrun_has_its_place_for_an_id() {
         let at = Timestamp::CreateTime(5000);
         let message = OwnedMessage::new(Some(vec![1]), None, "q".to_owned(), at, 3, 7, None);
-        let letter = Letter::read("q", &message);
+        let letter = Letter::of_record("q", &message);
         assert_eq!((&*letter.id, letter.sent_at_ms), ("q:3-7", 5000));
         assert_eq!((letter.key, letter.body), (None, vec![1]));
-    }
-
-    #[test]
-    fn dedup_id_makes_the_id() {
-        let once = |dedup_id: &str| {
-            let dedup_id = Some(dedup_id.to_owned());
-            let message = Message {
-                dedup_id,
-                ..Message::default()
-            };
-            Letter::new("q", message).unwrap().id
-        };
-        assert_eq!(once("a"), once("a"));
-        assert_ne!(once("a"), once("b"));
     }
 }

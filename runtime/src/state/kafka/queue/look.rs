@@ -1,11 +1,11 @@
 //! How it stands, and what messages contain: what Kafka says of offsets, and what is known here of this server's partitions.
 
-use super::letter::Letter;
 use super::mark::done_in;
 use super::{Store, looked};
 use crate::state::kafka::clients::{self, ANSWER_MAX, Standing, standings};
 use crate::state::kafka::line::{Failed, Live};
 use crate::state::queue::desk::{Desk, PEEK_MAX, fit};
+use crate::state::queue::letter::Letter;
 use crate::state::queue::stored::StoredMessage;
 use crate::state::queue::{Peeked, QueueError, QueueStatus};
 use crate::state::wall_ms;

@@ -2,10 +2,10 @@
 //! what it reads, and waits when a partition is to be given to somebody else until this server has let it go.
 
 use super::held::{Commit, Place};
-use super::letter::Letter;
 use super::take::GIVE_UP_MAX;
 use crate::state::kafka::clients::ANSWER_MAX;
 use crate::state::kafka::line::text;
+use crate::state::queue::letter::Letter;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -51,7 +51,7 @@ pub(super) enum Event {
 pub(super) struct Flow {
     pub(super) stops: AtomicBool,
     pub(super) backlog: AtomicUsize,
-    /// Partitions of which nothing is to be read for now.
+    /// Partitions of which nothing is read until there is room.
     pub(super) full: Mutex<BTreeSet<i32>>,
 }
 
@@ -158,7 +158,7 @@ impl Member {
 
 /// Reads a message. The name of a header that is no UTF-8 makes the library panic: then it has none.
 pub(super) fn read(label: &str, message: &BorrowedMessage<'_>) -> Letter {
-    let letter = catch_unwind(AssertUnwindSafe(|| Letter::read(label, message)));
+    let letter = catch_unwind(AssertUnwindSafe(|| Letter::of_record(label, message)));
     letter.unwrap_or_else(|_| Letter::bare(label, message))
 }
 

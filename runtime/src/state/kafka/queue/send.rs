@@ -1,10 +1,10 @@
 //! How messages come in: produced, and acknowledged when Kafka has confirmed them.
 
-use super::letter::Letter;
 use super::{Store, changed};
 use crate::state::kafka::clients::code;
 use crate::state::kafka::line::{Clients, Failed, Live};
 use crate::state::queue::content::validate;
+use crate::state::queue::letter::Letter;
 use crate::state::queue::{Message, QueueError};
 use futures_util::future::join_all;
 use rdkafka::error::RDKafkaErrorCode;

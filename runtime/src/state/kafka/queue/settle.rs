@@ -2,12 +2,12 @@
 //! moment, and never not at all.
 
 use super::Store;
-use super::letter::Letter;
 use super::mark::Tried;
 use super::send::produce;
 use crate::state::kafka::line::Failed;
 use crate::state::queue::content::add_dead_headers;
 use crate::state::queue::desk::Found;
+use crate::state::queue::letter::Letter;
 use crate::state::queue::stored::Change;
 use crate::state::wall_ms;
 use futures_util::future::join_all;

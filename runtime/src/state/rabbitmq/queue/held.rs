@@ -4,8 +4,8 @@
 //! When a connection breaks, RabbitMQ hands out again all that was held. What workers are handling then goes on and is adrift:
 //! if it comes back here, it is not handled a second time.
 
-use super::letter::Letter;
 use crate::state::queue::lanes::Entry;
+use crate::state::queue::letter::Letter;
 use crate::state::queue::stored::{Change, StoredMessage};
 use lapin::Acker;
 use std::collections::{HashMap, VecDeque};

@@ -1,12 +1,11 @@
 //! Messages as AMQP has them, both ways. Others can read and write them, too: docs/rabbitmq.md lists the names.
 
+use crate::state::queue::QueueError;
 use crate::state::queue::content::{Headers, headers_from_text, headers_to_text};
-use crate::state::queue::stored::{Stored, StoredMessage};
-use crate::state::queue::{Message, QueueError};
+use crate::state::queue::letter::{Letter, random};
 use crate::state::wall_ms;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use sha2::{Digest as _, Sha256};
 
 const KEY: &str = "wrun-key";
 const ATTEMPTS: &str = "wrun-attempts";
@@ -48,46 +47,7 @@ const NAME_MAX: usize = 128;
 /// Messages that are kept.
 const PERSISTENT: u8 = 2;
 
-/// A message.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Letter {
-    /// The same for as long as it lives, also outside.
-    pub(super) id: String,
-    pub(super) key: Option<String>,
-    /// Tries that are over, but for those that ended with their server.
-    pub(super) attempts: u32,
-    pub(super) alone: bool,
-    /// Not to be handled before: milliseconds since 1970.
-    pub(super) ready_at_ms: u64,
-    /// Milliseconds since 1970.
-    pub(super) sent_at_ms: u64,
-    pub(super) content_type: Option<String>,
-    pub(super) headers: Headers,
-    pub(super) body: Vec<u8>,
-}
-
 impl Letter {
-    /// Makes one of what is to be sent to a queue. That with a dedup id has the id of every other one that has it.
-    pub(super) fn new(label: &str, message: Message) -> Result<Self, QueueError> {
-        let id = match &message.dedup_id {
-            Some(dedup_id) => format!("{label}:d-{}", hex(&Sha256::digest(dedup_id)[..16])),
-            None => format!("{label}:{}", random()?),
-        };
-        let sent_at_ms = wall_ms();
-        let delay = message.delay_ms.filter(|&delay| delay > 0);
-        Ok(Self {
-            id,
-            key: message.key,
-            attempts: 0,
-            alone: false,
-            ready_at_ms: delay.map_or(0, |delay| sent_at_ms.saturating_add(delay)),
-            sent_at_ms,
-            content_type: message.content_type,
-            headers: message.headers,
-            body: message.body,
-        })
-    }
-
     /// Reads one that was taken; and how often it was handed out before. One that somebody else sent may lack an id: then it gets
     /// one that is good until it is given back.
     pub(super) fn read(
@@ -168,24 +128,6 @@ impl Letter {
     fn fits_a_table(&self) -> bool {
         let is_sorted = self.headers.is_sorted_by(|(a, _), (b, _)| a < b);
         is_sorted && self.headers.iter().all(|(name, _)| is_plain(name))
-    }
-
-    /// Returns it as the desk knows messages.
-    pub(super) fn stored(self, row: i64, queue: &str) -> StoredMessage {
-        StoredMessage {
-            stored: Stored {
-                id: row,
-                queue: queue.to_owned(),
-                key: self.key,
-                attempts: self.attempts,
-                alone: self.alone,
-                ready_at_ms: self.ready_at_ms,
-                sent_at_ms: self.sent_at_ms,
-            },
-            content_type: self.content_type,
-            headers: self.headers,
-            body: self.body,
-        }
     }
 }
 
@@ -270,19 +212,6 @@ fn whole(number: u64) -> AMQPValue {
     AMQPValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// Returns what no other message is called.
-fn random() -> Result<String, QueueError> {
-    let mut bytes = [0; 16];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => Ok(hex(&bytes)),
-        Err(error) => Err(QueueError::Other(error.to_string())),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,19 +259,5 @@ mod tests {
         assert_eq!((letter.sent_at_ms, returns), (5000, 2));
         assert_eq!(letter.headers, [("n".to_owned(), "7".to_owned())]);
         assert!(letter.id.starts_with("q:") && letter.key.is_none());
-    }
-
-    #[test]
-    fn dedup_id_makes_the_id() {
-        let once = |dedup_id: &str| {
-            let dedup_id = Some(dedup_id.to_owned());
-            let message = Message {
-                dedup_id,
-                ..Message::default()
-            };
-            Letter::new("q", message).unwrap().id
-        };
-        assert_eq!(once("a"), once("a"));
-        assert_ne!(once("a"), once("b"));
     }
 }

@@ -3,10 +3,11 @@
 //! RabbitMQ tells how many messages wait, and not how many it has handed out. What waits cannot be looked at: whatever it hands
 //! out counts as handed out.
 
-use super::letter::{Letter, given_up};
+use super::letter::given_up;
 use super::{Store, looked};
 use crate::state::queue::content::{Headers, add_dead_headers};
 use crate::state::queue::desk::{Desk, PEEK_MAX, fit};
+use crate::state::queue::letter::Letter;
 use crate::state::queue::stored::StoredMessage;
 use crate::state::queue::{Peeked, QueueError, QueueStatus};
 use crate::state::rabbitmq::line::{ANSWER_MAX, Failed, Live, count};

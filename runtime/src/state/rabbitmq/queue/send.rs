@@ -1,8 +1,8 @@
 //! How messages come in: published, and acknowledged when RabbitMQ has confirmed them.
 
-use super::letter::Letter;
 use super::{Store, changed};
 use crate::state::queue::content::validate;
+use crate::state::queue::letter::Letter;
 use crate::state::queue::{Message, QueueError};
 use crate::state::rabbitmq::line::{ANSWER_MAX, Failed, Live};
 use crate::state::wall_ms;

@@ -5,9 +5,9 @@
 
 use super::Store;
 use super::held::Held;
-use super::letter::Letter;
 use super::send::publish;
 use crate::state::queue::content::add_dead_headers;
+use crate::state::queue::letter::Letter;
 use crate::state::queue::stored::Change;
 use crate::state::rabbitmq::line::{Failed, Live};
 use crate::state::wall_ms;

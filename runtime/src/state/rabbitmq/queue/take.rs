@@ -5,10 +5,10 @@
 //! another server would begin with the next message of a key.
 
 use super::held::{Arrival, Held};
-use super::letter::Letter;
 use super::{Demand, Store};
 use crate::state::queue::desk::Desk;
 use crate::state::queue::lanes::Entry;
+use crate::state::queue::letter::Letter;
 use crate::state::queue::sharing::{PAUSE, POLL};
 use crate::state::rabbitmq::line::{Failed, Live};
 use crate::state::wall_ms;
