@@ -70,6 +70,7 @@ mod state_process;
 mod statements;
 mod storage;
 mod streaming;
+mod tansu;
 mod tidy;
 mod timeouts;
 mod wstd;

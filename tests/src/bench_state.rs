@@ -4,6 +4,7 @@
 
 pub mod clients;
 pub mod engines;
+pub mod kafka;
 pub mod mariadb;
 pub mod nats;
 pub mod postgres;

@@ -1,22 +1,31 @@
-//! A Kafka of the tests' own: the mock cluster that comes with librdkafka, in a thread of the test. Clients of other processes
-//! connect to it over TCP.
+//! A Kafka for tests: a cluster that is there, or the mock cluster that comes with librdkafka, in a thread of the test. Clients
+//! of other processes connect to it over TCP.
 //!
-//! It is no Kafka: it keeps messages in memory, takes the word of every client, elects no leaders and makes no topics on
-//! request. It ends with its handle.
+//! The mock cluster is no Kafka: it keeps messages in memory, takes the word of every client, elects no leaders and makes no topics
+//! on request. It ends with its handle. `WRUN_TEST_KAFKA=HOST:PORT` has a cluster of one's own take its place in the tests that
+//! only use it.
 
+use crate::wait::SOON;
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::bindings::{
     rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initial_rebalance_delay_ms,
 };
+use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer as _};
 use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+/// Names a broker of the cluster to be used.
+const GIVEN: &str = "WRUN_TEST_KAFKA";
 
 /// Brokers; their ids begin with 1.
 const BROKERS: i32 = 2;
@@ -31,6 +40,15 @@ type Order = Box<dyn FnOnce(&Mock<'_>) + Send>;
 #[derive(Debug)]
 pub struct Kafka {
     brokers: String,
+    /// The certificate, if it takes encrypted connections.
+    certificate: Option<PathBuf>,
+    /// Nothing of a cluster that was there.
+    mock: Option<Running>,
+}
+
+/// A mock cluster.
+#[derive(Debug)]
+struct Running {
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
     /// Keep the ports of brokers that are gone from everybody else: one that cannot have its port again ends the process.
@@ -38,7 +56,32 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Starts one.
+    /// Returns a cluster to be used: the one that was given, or else a mock cluster.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn for_test() -> Self {
+        std::env::var(GIVEN).map_or_else(|_| Self::start(), Self::at)
+    }
+
+    /// Returns the cluster of this broker.
+    pub fn at(broker: String) -> Self {
+        Self {
+            brokers: broker,
+            certificate: None,
+            mock: None,
+        }
+    }
+
+    /// Returns the same, whose broker takes encrypted connections with this certificate.
+    #[must_use]
+    pub fn encrypted(mut self, certificate: PathBuf) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
+    /// Starts a mock cluster.
     ///
     /// # Panics
     ///
@@ -65,17 +108,27 @@ impl Kafka {
         });
         Self {
             brokers: tell.recv().expect("the mock cluster starts"),
-            orders: Some(orders),
-            thread: Some(thread),
-            held: Mutex::default(),
+            certificate: None,
+            mock: Some(Running {
+                orders: Some(orders),
+                thread: Some(thread),
+                held: Mutex::default(),
+            }),
         }
+    }
+
+    /// # Panics
+    ///
+    /// If it is none.
+    fn mock(&self) -> &Running {
+        self.mock.as_ref().expect("only a mock cluster does that")
     }
 
     /// Has it do something, and waits until that is done.
     fn order<T: Send + 'static>(&self, what: impl FnOnce(&Mock<'_>) -> T + Send + 'static) -> T {
         let (done, is_done) = mpsc::channel();
         let order: Order = Box::new(move |mock| drop(done.send(what(mock))));
-        let orders = self.orders.as_ref().expect("it runs");
+        let orders = self.mock().orders.as_ref().expect("it runs");
         orders.send(order).expect("it runs");
         is_done.recv().expect("it runs")
     }
@@ -87,16 +140,48 @@ impl Kafka {
     /// If that is not possible.
     pub fn with_queue(&self, prefix: &str, label: &str, partitions: i32) -> String {
         for topic in [format!("{prefix}{label}"), format!("{prefix}{label}.dead")] {
+            if self.mock.is_none() {
+                self.create(&topic, partitions);
+                continue;
+            }
             let made = self.order(move |mock| mock.create_topic(&topic, partitions, BROKERS));
             made.expect("the topic is made");
         }
-        format!("kafka://{}/{prefix}", self.brokers)
+        match &self.certificate {
+            None => format!("kafka://{}/{prefix}", self.brokers),
+            Some(file) => {
+                let file = file.display();
+                format!("kafkas://{}/{prefix}?sslrootcert={file}", self.brokers)
+            }
+        }
+    }
+
+    fn create(&self, topic: &str, partitions: i32) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        if let Some(certificate) = &self.certificate {
+            config.set("security.protocol", "ssl");
+            config.set("ssl.ca.location", certificate.to_string_lossy());
+        }
+        let admin: AdminClient<DefaultClientContext> = config.create().expect("it is a client");
+        let topics = [NewTopic::new(topic, partitions, TopicReplication::Fixed(1))];
+        let options = AdminOptions::new().operation_timeout(Some(SOON));
+        let asked = admin.create_topics(&topics, &options);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let made = runtime.expect("there are event loops").block_on(asked);
+        made.expect("the cluster answers")
+            .remove(0)
+            .expect("the topic is made");
     }
 
     /// Makes topics of a test's own for the queue `jobs`.
     pub fn with_jobs(&self, partitions: i32) -> String {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let prefix = format!("test{}.", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        // One that was given keeps what others left there.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_millis());
+        let prefix = format!("test-{now}-{}-{number}.", process::id());
         self.with_queue(&prefix, "jobs", partitions)
     }
 
@@ -116,7 +201,7 @@ impl Kafka {
             done.expect("the broker goes");
         }
         let ports = self.brokers.split(',').map(hold);
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = ports.collect();
+        *self.mock().held.lock().unwrap_or_else(PoisonError::into_inner) = ports.collect();
     }
 
     /// Has all brokers be there again.
@@ -129,8 +214,8 @@ impl Kafka {
             let done = self.order(move |mock| mock.broker_up(broker));
             done.expect("the broker comes");
         }
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.clear();
+        let held = self.mock().held.lock();
+        held.unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Has all brokers take so long for every answer.
@@ -146,7 +231,7 @@ impl Kafka {
     }
 }
 
-impl Drop for Kafka {
+impl Drop for Running {
     fn drop(&mut self) {
         self.orders = None;
         // What went wrong there the test has heard of.

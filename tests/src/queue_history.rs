@@ -57,9 +57,13 @@ pub fn record_at(servers: &[&Server], each: usize, victims: Victims) -> History 
         .collect();
     let sent = clients
         .into_iter()
-        .map(|client| client.join().expect("a client does not panic"))
-        .collect();
+        .map(|client| client.join().expect("a client does not panic"));
+    let mut sent: BTreeMap<String, Vec<String>> = sent.collect();
     let kills = murders.into_iter().map(Murders::end).sum();
+    // Alone: there is a broker that miscounts a queue whose last messages came together.
+    for (key, ids) in &mut sent {
+        ids.push(send(server.addr(), key, LAST));
+    }
     eventually("every message is handled or dead", PATIENCE, || {
         // What one of them holds another one may not know.
         let is_empty = |server: &&Server| {
@@ -97,6 +101,9 @@ fn tries_at(servers: &[&Server]) -> Vec<Try> {
     }
     tries
 }
+
+/// The number of a key's last message, which is handled.
+const LAST: usize = 1000;
 
 /// Sends one message until it is acknowledged, and returns its id. Of ten, one fails once, and one can never be
 /// handled.

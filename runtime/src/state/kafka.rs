@@ -7,6 +7,7 @@ mod clients;
 mod inspect;
 mod line;
 mod queue;
+mod security;
 
 pub use address::Address;
 pub use inspect::{Inspection, Topic, inspect};

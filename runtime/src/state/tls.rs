@@ -37,26 +37,33 @@ impl Trust {
                     .with_no_client_auth()
             }
             Self::Roots(path) => builder
-                .with_root_certificates(read(path)?)
+                .with_root_certificates(roots(path)?)
                 .with_no_client_auth(),
         })
     }
 }
 
-fn read(path: &Path) -> Result<RootCertStore, String> {
+/// Returns the certificates in a file of PEM, of which there has to be one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let wrong = |error: String| format!("sslrootcert {}: {error}", path.display());
-    let mut roots = RootCertStore::empty();
     let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    for certificate in found {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+    let found: Vec<_> = found
+        .collect::<Result<_, _>>()
+        .map_err(|error| wrong(error.to_string()))?;
+    match found.is_empty() {
+        true => Err(wrong("there is no certificate in it".to_owned())),
+        false => Ok(found),
+    }
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
         roots
             .add(certificate)
-            .map_err(|error| wrong(error.to_string()))?;
+            .map_err(|error| format!("sslrootcert {}: {error}", path.display()))?;
     }
-    match roots.is_empty() {
-        true => Err(wrong("there is no certificate in it".to_owned())),
-        false => Ok(roots),
-    }
+    Ok(roots)
 }
 
 /// Takes any certificate whose key the other side has.

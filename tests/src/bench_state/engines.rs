@@ -4,11 +4,12 @@
 use super::postgres::Postgres;
 use super::redis::Redis;
 use super::subject::{Backing, Subject};
-use super::{Contender, Work, mariadb, nats, rabbitmq, redis, redis_queue};
+use super::{Contender, Work, kafka, mariadb, nats, rabbitmq, redis, redis_queue};
 use crate::launch::Wrun;
 use crate::mariadb::MariaDb;
 use crate::nats::Nats;
 use crate::rabbitmq::Rabbit;
+use crate::tansu::Tansu;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -38,6 +39,7 @@ pub struct Engines {
     mariadb: Option<MariaDb>,
     rabbitmq: Option<Rabbit>,
     nats: Option<Nats>,
+    kafka: Option<Tansu>,
 }
 
 impl Engines {
@@ -56,6 +58,7 @@ impl Engines {
             mariadb: MariaDb::on(own(), &[]),
             rabbitmq: Rabbit::on(own()),
             nats: Nats::on(own()),
+            kafka: Tansu::for_test(),
         }
     }
 
@@ -116,6 +119,15 @@ impl Engines {
             let binds = move |number: usize| vec![("queue.jobs", urls[number].clone())];
             all.push(subject(Backing::new("wrun/nats", &QUEUES, binds)));
         }
+        if let Some(broker) = &self.kafka {
+            all.push(Box::new(kafka::Native::new(broker)));
+            let urls = ["wrun0.", "wrun1."].map(|prefix| {
+                let cluster = broker.cluster();
+                cluster.with_queue(prefix, "jobs", kafka::PARTITIONS)
+            });
+            let binds = move |number: usize| vec![("queue.jobs", urls[number].clone())];
+            all.push(subject(Backing::new("wrun/kafka", &QUEUES, binds)));
+        }
         all
     }
 
@@ -125,6 +137,7 @@ impl Engines {
         let mariadb = self.mariadb.as_ref().map(MariaDb::version);
         let rabbitmq = self.rabbitmq.as_ref().map(Rabbit::version);
         let nats = self.nats.as_ref().map(Nats::version);
+        let kafka = self.kafka.as_ref().map(Tansu::version);
         vec![
             redis.unwrap_or_else(|| format!("redis-server is missing: {}", redis::INSTALL)),
             self.postgres
@@ -136,6 +149,10 @@ impl Engines {
                 "RabbitMQ is missing: apt-get install rabbitmq-server".to_owned()
             }),
             nats.unwrap_or_else(|| "NATS is missing: apt-get install nats-server".to_owned()),
+            kafka.map_or_else(
+                || "Tansu, for Kafka, is missing: apt-get install python3-venv".to_owned(),
+                |version| format!("{version}, in memory, for Kafka"),
+            ),
         ]
     }
 }

@@ -8,15 +8,11 @@ use crate::state::queue::BODY_MAX;
 /// Judges it.
 pub(super) fn findings(name: &str, shown: &str, found: &Inspection) -> Vec<Finding> {
     let s = if found.brokers == 1 { "" } else { "s" };
+    let tls = found.is_encrypted.then_some("used");
     let cluster = format!("Kafka at {shown}, {} broker{s}", found.brokers);
     let mut findings = vec![
         Finding::new(name, Status::Ok, cluster),
-        encryption(
-            name,
-            None,
-            found.is_local,
-            "wrun has no TLS for Kafka: keep it on a network that nobody listens to",
-        ),
+        encryption(name, tls, found.is_local, "use kafkas:// in the URL"),
     ];
     if !found.out_of_reach.is_empty() {
         let text = format!("brokers call themselves {}", found.out_of_reach.join(", "));

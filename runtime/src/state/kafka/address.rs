@@ -1,5 +1,7 @@
-//! A URL of a Kafka cluster: some of its brokers, and what the names of its topics begin with.
+//! A URL of a Kafka cluster: some of its brokers, how to speak with them, and what the names of its topics begin with.
 
+use super::security::Security;
+use rdkafka::ClientConfig;
 use std::net::IpAddr;
 
 /// The port where the URL names none.
@@ -12,32 +14,26 @@ const TOPIC_MAX: usize = 249;
 const LABEL_MAX: usize = 80;
 
 /// Where a cluster is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone)]
 pub struct Address {
     brokers: Vec<(String, u16)>,
     prefix: String,
+    security: Security,
 }
 
 impl Address {
     /// Reads a URL. What is said of a wrong one does not repeat it.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let rest = match url.split_once("://") {
-            Some(("kafka", rest)) => rest,
-            Some(("kafkas", _)) => {
-                return Err(
-                    "wrun has no TLS for Kafka; use kafka:// on a network that nobody listens to"
-                        .to_owned(),
-                );
-            }
+        let (is_encrypted, rest) = match url.split_once("://") {
+            Some(("kafka", rest)) => (false, rest),
+            Some(("kafkas", rest)) => (true, rest),
             _ => return Err("it is no URL such as kafka://HOST:PORT,HOST:PORT/PREFIX".to_owned()),
         };
-        if rest.contains('@') {
-            return Err("it names a user, and wrun does not log in to Kafka".to_owned());
-        }
         let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-        if !parameters.is_empty() {
-            return Err("it has parameters, of which none is known".to_owned());
-        }
+        let (who, rest) = match rest.rsplit_once('@') {
+            Some((who, rest)) => (Some(who), rest),
+            None => (None, rest),
+        };
         let (places, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let is_plain =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -50,10 +46,22 @@ impl Address {
         Ok(Self {
             brokers: brokers.ok_or_else(wrong)?,
             prefix: prefix.to_owned(),
+            security: Security::new(is_encrypted, who, parameters)?,
         })
     }
 
-    /// Returns the brokers, as clients take them.
+    /// Tells a client where it is, and how to speak with it.
+    pub(super) fn tell(&self, config: &mut ClientConfig) {
+        config.set("bootstrap.servers", self.bootstrap());
+        self.security.tell(config);
+    }
+
+    /// Tells whether the connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.security.is_encrypted()
+    }
+
+    /// Returns the brokers, as people call them.
     pub(super) fn bootstrap(&self) -> String {
         let shown: Vec<String> = self.brokers.iter().map(shown).collect();
         shown.join(",")
@@ -143,6 +151,36 @@ mod tests {
     }
 
     #[test]
+    fn library_is_told_how_to_speak_with_the_cluster() {
+        for (url, protocol, login) in [
+            ("kafka://x", "plaintext", None),
+            (
+                "kafka://me:s3%40cret@x?sasl=scram-sha-256",
+                "sasl_plaintext",
+                Some(("SCRAM-SHA-256", "me", "s3@cret")),
+            ),
+            ("kafkas://x/shop.", "ssl", None),
+            (
+                "kafkas://me:a:b@x,y/shop.",
+                "sasl_ssl",
+                Some(("PLAIN", "me", "a:b")),
+            ),
+        ] {
+            let address = Address::parse(url).unwrap();
+            let mut config = ClientConfig::new();
+            address.tell(&mut config);
+            let told = |name| config.get(name);
+            assert_eq!(told("security.protocol"), Some(protocol), "{url}");
+            let who = ["sasl.mechanism", "sasl.username", "sasl.password"].map(told);
+            let expected = login.map(|(mechanism, user, password)| [mechanism, user, password]);
+            assert_eq!(who, expected.map_or([None; 3], |it| it.map(Some)), "{url}");
+            let roots = told("ssl.ca.pem").unwrap_or_default();
+            assert_eq!(roots.contains("BEGIN CERTIFICATE"), address.is_encrypted());
+            assert!(config.create_native_config().is_ok(), "{url}");
+        }
+    }
+
+    #[test]
     fn broker_that_calls_itself_otherwise_than_the_url_may_be_out_of_reach() {
         let names = Address::parse("kafka://a.example:7000").unwrap();
         assert!(names.reaches("b.example", 7000) && names.reaches("10.0.0.1", 7000));
@@ -154,14 +192,17 @@ mod tests {
     #[test]
     fn wrong_url_is_refused_without_being_repeated() {
         for (url, word) in [
-            ("kafkas://s3cret:9092", "TLS"),
-            ("kafka://me:s3cret@x", "log in"),
+            ("kafka://me:s3cret@x?sasl=GSSAPI", "SCRAM-SHA-512"),
+            ("kafka://me:s3%FFcret@x", "UTF-8"),
+            ("kafka://s3cret?sasl=PLAIN", "a user"),
+            ("kafka://s3cret?sslrootcert=/x", "kafkas"),
+            ("kafkas://s3cret?sslrootcert=/nowhere", "/nowhere"),
             ("kafka://s3cret:port", "HOST:PORT"),
             ("kafka://s3cret:9092,/x", "HOST:PORT"),
             ("kafka://s3cret:9092/a/b", "topic"),
-            ("kafka://s3cret:9092/x?acks=1", "parameters"),
+            ("kafka://s3cret:9092/x?acks=1", "acks"),
         ] {
-            let why = Address::parse(url).unwrap_err();
+            let why = Address::parse(url).err().unwrap();
             assert!(
                 why.contains(word) && !why.contains("s3cret"),
                 "{url}: {why}"

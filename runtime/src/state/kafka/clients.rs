@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{ProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -31,12 +32,25 @@ pub(super) type Confirmation = Box<oneshot::Sender<Result<(), RDKafkaErrorCode>>
 pub(super) type Producer = ThreadedProducer<Quiet>;
 pub(super) type Clerk = BaseConsumer<Quiet>;
 
-/// What clients say by themselves is known here from their answers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Quiet;
+/// What clients say by themselves is known here from their answers, but for why nobody listens to them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Quiet(Arc<Mutex<Option<String>>>);
+
+impl Quiet {
+    /// Returns why no broker listens, if one has said so since this was asked last.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl ClientContext for Quiet {
-    fn error(&self, _: KafkaError, _: &str) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = code(&error);
+        if matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) {
+            let why = reason.lines().next().unwrap_or(reason).to_owned();
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        }
+    }
 }
 
 impl ConsumerContext for Quiet {}
@@ -64,7 +78,7 @@ pub(super) fn producer(address: &Address) -> KafkaResult<Producer> {
         .set("message.timeout.ms", SEND_MAX_MS)
         .set("message.max.bytes", MESSAGE_MAX)
         .set("linger.ms", "1");
-    Producer::from_config_and_context(&config, Quiet)
+    Producer::from_config_and_context(&config, Quiet::default())
 }
 
 /// Returns one that looks, and is no member of its group.
@@ -72,7 +86,14 @@ pub(super) fn clerk(address: &Address, group: &str) -> KafkaResult<Clerk> {
     let mut config = of_consumers(address, group);
     // If the brokers make topics, they make those that are asked for.
     config.set("allow.auto.create.topics", "true");
-    Clerk::from_config_and_context(&config, Quiet)
+    Clerk::from_config_and_context(&config, Quiet::default())
+}
+
+/// Returns one that reads, is no member of its group, and is told where partitions end.
+pub(super) fn reader(address: &Address, group: &str) -> KafkaResult<Clerk> {
+    let mut config = of_consumers(address, group);
+    config.set("enable.partition.eof", "true");
+    Clerk::from_config_and_context(&config, Quiet::default())
 }
 
 /// Returns one that takes messages, as a member of its group.
@@ -89,10 +110,10 @@ pub(super) fn member<C: ConsumerContext>(
     BaseConsumer::from_config_and_context(&config, context)
 }
 
-fn of_all(address: &Address) -> ClientConfig {
+pub(super) fn of_all(address: &Address) -> ClientConfig {
     let mut config = ClientConfig::new();
+    address.tell(&mut config);
     config
-        .set("bootstrap.servers", address.bootstrap())
         .set("client.id", "wrun")
         .set("socket.timeout.ms", "6000")
         .set("socket.connection.setup.timeout.ms", "5000")

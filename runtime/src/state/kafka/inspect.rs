@@ -3,11 +3,10 @@
 //! Looks, and changes nothing.
 
 use super::address::Address;
-use super::clients;
-use super::line::{Names, text};
-use rdkafka::ClientConfig;
+use super::clients::{self, Quiet};
+use super::line::{Names, silence, text};
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::MetadataTopic;
@@ -25,6 +24,7 @@ pub struct Inspection {
     pub out_of_reach: Vec<String>,
     /// On this machine.
     pub is_local: bool,
+    pub is_encrypted: bool,
     pub topics: Vec<Topic>,
 }
 
@@ -44,15 +44,14 @@ pub struct Topic {
 /// Finds out about the queue of a label, or why that is not possible.
 pub async fn inspect(address: &Address, label: &str) -> Result<Inspection, String> {
     let names = Names::new(address, label);
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", address.bootstrap());
-    let made = config.create::<AdminClient<DefaultClientContext>>();
+    let config = clients::of_all(address);
+    let made = AdminClient::from_config_and_context(&config, Quiet::default());
     let admin = made.map_err(|error| error.to_string())?;
-    let silent = |error: KafkaError| {
-        let at = address.bootstrap();
-        format!("no broker answers at {at}: {}", text(&error))
-    };
     let clerk = clients::clerk(address, &names.group).map_err(|error| error.to_string())?;
+    let silent = |error: KafkaError| {
+        let why = silence(&clerk, &address.bootstrap());
+        format!("{why}: {}", text(&error))
+    };
     let all = clerk.fetch_metadata(None, ANSWER_MAX).map_err(silent)?;
     let reaches =
         |host: &str, port: i32| u16::try_from(port).is_ok_and(|port| address.reaches(host, port));
@@ -73,6 +72,7 @@ pub async fn inspect(address: &Address, label: &str) -> Result<Inspection, Strin
             .map(|it| format!("{}:{}", it.host(), it.port()))
             .collect(),
         is_local: address.is_local(),
+        is_encrypted: address.is_encrypted(),
         topics,
     })
 }
@@ -91,7 +91,7 @@ fn standing(topic: &MetadataTopic) -> Topic {
 }
 
 async fn settings(
-    admin: &AdminClient<DefaultClientContext>,
+    admin: &AdminClient<Quiet>,
     topic: &str,
 ) -> BTreeMap<String, String> {
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));

@@ -8,6 +8,7 @@ use super::clients::{self, Clerk, Producer, partitions};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::state::presence::Presence;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use std::rc::Rc;
@@ -221,7 +222,7 @@ impl Line {
                         return Ok(Err(format!("the topic {topic} is not there")));
                     }
                     Err(error) if is_silent(&error) => {
-                        return Ok(Err(format!("no broker answers at {shown}")));
+                        return Ok(Err(silence(&clients.clerk, &shown)));
                     }
                     Err(error) => return Err(error),
                 }
@@ -298,6 +299,16 @@ fn is_silent(error: &KafkaError) -> bool {
             | RDKafkaErrorCode::OperationTimedOut
             | RDKafkaErrorCode::RequestTimedOut
     )
+}
+
+/// Returns why nobody answers at a place.
+pub(super) fn silence(clerk: &Clerk, shown: &str) -> String {
+    // What brokers have said is noticed when somebody looks.
+    let _ = clerk.poll(Duration::ZERO);
+    match clerk.context().refused() {
+        Some(why) => format!("no broker at {shown} takes the connection: {why}"),
+        None => format!("no broker answers at {shown}"),
+    }
 }
 
 /// Returns an error in a line.

@@ -10,9 +10,9 @@ use crate::state::queue::stored::StoredMessage;
 use crate::state::queue::{Peeked, QueueError, QueueStatus};
 use crate::state::wall_ms;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// How many messages there are, as far as this server knows.
@@ -112,7 +112,7 @@ impl Store {
         let label = self.label.clone();
         let asked = live.ask(move |clients| {
             let all = standings(&clients.gravedigger, &names.dead)?;
-            let reader = clients::clerk(&address, &names.dead_group)?;
+            let reader = clients::reader(&address, &names.dead_group)?;
             read(&reader, &names.dead, &label, (&all, most as usize))
         });
         asked.await
@@ -125,41 +125,37 @@ pub(super) fn lag(standing: &Standing) -> u64 {
 }
 
 /// Reads what is behind the offsets that were committed: of each partition so many in a row, if there are. Blocks.
+///
+/// Where a partition ends is what those say who hand it out: not all brokers count right what came together.
 fn read(
     reader: &clients::Clerk,
     topic: &str,
     label: &str,
     (all, most): (&[Standing], usize),
 ) -> KafkaResult<Vec<Dead>> {
-    let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut open: BTreeSet<i32> = BTreeSet::new();
     let mut list = TopicPartitionList::new();
     for standing in all.iter().filter(|it| lag(it) > 0) {
         let from = Offset::Offset(standing.begin);
         list.add_partition_offset(topic, standing.partition, from)?;
-        ends.insert(standing.partition, standing.end);
+        open.insert(standing.partition);
     }
     reader.assign(&list)?;
     let mut found = Vec::new();
     let mut heard = Instant::now();
-    while found.len() < most && !ends.is_empty() && heard.elapsed() < ANSWER_MAX {
-        let Some(Ok(message)) = reader.poll(ANSWER_MAX / 10) else {
-            continue;
-        };
-        heard = Instant::now();
-        let (partition, offset) = (message.partition(), message.offset());
-        let Some(end) = ends.get(&partition) else {
-            continue;
-        };
-        let is_last = offset + 1 >= *end;
-        if is_last {
-            ends.remove(&partition);
+    while found.len() < most && !open.is_empty() && heard.elapsed() < ANSWER_MAX {
+        match reader.poll(ANSWER_MAX / 10) {
+            Some(Ok(message)) => found.push(Dead {
+                partition: message.partition(),
+                offset: message.offset(),
+                letter: super::member::read(label, &message),
+            }),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
+            _ => continue,
         }
-        let letter = super::member::read(label, &message);
-        found.push(Dead {
-            partition,
-            offset,
-            letter,
-        });
+        heard = Instant::now();
     }
     Ok(found)
 }
