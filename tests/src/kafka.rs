@@ -201,7 +201,11 @@ impl Kafka {
             done.expect("the broker goes");
         }
         let ports = self.brokers.split(',').map(hold);
-        *self.mock().held.lock().unwrap_or_else(PoisonError::into_inner) = ports.collect();
+        *self
+            .mock()
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = ports.collect();
     }
 
     /// Has all brokers be there again.

@@ -81,7 +81,10 @@ impl Tansu {
         tansu
             .args(["--storage-engine", "memory://tansu/"])
             .arg(format!("--listener-url=tcp://{}", local(port)))
-            .arg(format!("--advertised-listener-url=tcp://{}", cluster.brokers()))
+            .arg(format!(
+                "--advertised-listener-url=tcp://{}",
+                cluster.brokers()
+            ))
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -87,7 +87,8 @@ async fn send(producer: &Producer, end: Instant) -> Result<Share, String> {
         let (sender, confirmed) = channel();
         for _ in 0..MESSAGES {
             let opaque = Box::new(sender.clone());
-            let record = BaseRecord::<(), _, _>::with_opaque_to(TOPIC, opaque).payload(&[b'x'; 100]);
+            let record =
+                BaseRecord::<(), _, _>::with_opaque_to(TOPIC, opaque).payload(&[b'x'; 100]);
             let sent = producer.send(record);
             sent.map_err(|(error, _)| error.to_string())?;
         }

@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{ProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -37,18 +37,29 @@ pub(super) type Clerk = BaseConsumer<Quiet>;
 pub(super) struct Quiet(Arc<Mutex<Option<String>>>);
 
 impl Quiet {
-    /// Returns why no broker listens, if one has said so since this was asked last.
+    /// Returns why no broker listens, if one has said so. It says so once.
     pub(super) fn refused(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.why().clone()
+    }
+
+    /// They listen.
+    pub(super) fn is_heard(&self) {
+        *self.why() = None;
+    }
+
+    fn why(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ClientContext for Quiet {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = code(&error);
-        if matches!(code, RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) {
-            let why = reason.lines().next().unwrap_or(reason).to_owned();
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        if matches!(
+            code,
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL
+        ) {
+            *self.why() = reason.lines().next().map(str::to_owned);
         }
     }
 }

@@ -90,10 +90,7 @@ fn standing(topic: &MetadataTopic) -> Topic {
     }
 }
 
-async fn settings(
-    admin: &AdminClient<Quiet>,
-    topic: &str,
-) -> BTreeMap<String, String> {
+async fn settings(admin: &AdminClient<Quiet>, topic: &str) -> BTreeMap<String, String> {
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
     let what = [ResourceSpecifier::Topic(topic)];
     let asked = admin.describe_configs(&what, &options);

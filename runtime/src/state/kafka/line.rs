@@ -227,6 +227,7 @@ impl Line {
                     Err(error) => return Err(error),
                 }
             }
+            clients.clerk.context().is_heard();
             Ok(Ok(()))
         });
         asked.await.map_err(|failed| failed.to_string())?

@@ -38,7 +38,8 @@ impl Security {
                 "sasl" => {
                     let known = MECHANISMS.into_iter();
                     let named = known.clone().find(|it| it.eq_ignore_ascii_case(&value));
-                    let wrong = || format!("sasl is one of {}", known.collect::<Vec<_>>().join(", "));
+                    let wrong =
+                        || format!("sasl is one of {}", known.collect::<Vec<_>>().join(", "));
                     mechanism = Some(named.ok_or_else(wrong)?);
                 }
                 _ => return Err(format!("the parameter {name} is not known")),
