@@ -17,7 +17,7 @@ use wrun_tests::{Outcome, SOON, eventually, folder, process};
 
 #[test]
 fn two_servers_share_a_queue_and_lose_nothing_while_workers_are_killed() {
-    let kafka = Kafka::start();
+    let kafka = Kafka::for_test();
     let url = kafka.with_jobs(4);
     let (one, other) = (server(&url).start(), server(&url).start());
     let history = queue_history::record_at(&[&one, &other], 12, Victims::Workers);
@@ -27,7 +27,7 @@ fn two_servers_share_a_queue_and_lose_nothing_while_workers_are_killed() {
 
 #[test]
 fn two_servers_lose_nothing_while_their_state_processes_are_killed() {
-    let kafka = Kafka::start();
+    let kafka = Kafka::for_test();
     let url = kafka.with_jobs(4);
     let (one, other) = (server(&url).start(), server(&url).start());
     let history = queue_history::record_at(&[&one, &other], 12, Victims::State);
@@ -37,7 +37,7 @@ fn two_servers_lose_nothing_while_their_state_processes_are_killed() {
 
 #[test]
 fn check_notices_a_message_that_is_lost() {
-    let kafka = Kafka::start();
+    let kafka = Kafka::for_test();
     let url = kafka.with_jobs(2);
     let server = server(&url).start();
     let message = json!([{ "key": "k", "dedup_id": "lost", "body": { "do": "ack" } }]);
@@ -54,7 +54,7 @@ fn check_notices_a_message_that_is_lost() {
 
 #[test]
 fn messages_of_a_killed_server_or_state_process_are_handled_by_another_one() {
-    let kafka = Kafka::start();
+    let kafka = Kafka::for_test();
     let url = kafka.with_jobs(2);
     let one = server(&url).start();
     let long = json!({ "do": "ack", "ms": 600_000 });

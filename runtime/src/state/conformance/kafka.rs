@@ -1,5 +1,7 @@
-//! The mock cluster of Kafka's library, with topics of their own for each case. They have one partition, so that messages without a
-//! key are in an order, too, and come in one batch: where there are several, that is by nature not so.
+//! The mock cluster of Kafka's library, or one's own cluster, with topics of their own for each case.
+//!
+//! They have one partition, so that messages without a key are in an order, too, and come in one batch: where there are several,
+//! that is by nature not so.
 
 use super::{Backend, DedupIds, HasQueue};
 use crate::config::shared;
@@ -7,7 +9,6 @@ use crate::state::kafka::{Address, KafkaQueue};
 use crate::state::lock::SessionId;
 use crate::state::queue::{Delivery, Queue};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -21,7 +22,7 @@ pub(super) struct Server;
 
 impl Server {
     pub(super) fn start() -> Self {
-        *lock() = Some(Kafka::start());
+        *lock() = Some(Kafka::for_test());
         Self
     }
 }
@@ -76,9 +77,7 @@ impl Backend for Bound {
     const NAME: &'static str = "kafka";
 
     async fn open() -> Self {
-        static CASES: AtomicUsize = AtomicUsize::new(0);
-        let prefix = format!("case{}.", CASES.fetch_add(1, Ordering::Relaxed));
-        let url = lock().as_ref().unwrap().with_queue(&prefix, Self::QUEUE, 1);
+        let url = lock().as_ref().unwrap().with_jobs(1);
         Self::open_again(url).await
     }
 

@@ -26,6 +26,10 @@ const MESSAGE_MAX: &str = "1200000";
 const SESSION_MS: &str = "6000";
 const HEARTBEAT_MS: &str = "1500";
 
+/// What a client has to say of itself, at a time, and how long to wait for it.
+const EVENTS_MAX: usize = 100;
+const MOMENT: Duration = Duration::from_millis(5);
+
 /// What a producer is told when the cluster has confirmed a message, or has not.
 pub(super) type Confirmation = Box<oneshot::Sender<Result<(), RDKafkaErrorCode>>>;
 
@@ -144,6 +148,16 @@ fn of_consumers(address: &Address, group: &str) -> ClientConfig {
         .set("fetch.queue.backoff.ms", "50")
         .set("queued.max.messages.kbytes", "16384");
     config
+}
+
+/// Takes what a client that reads nothing has to say of itself.
+pub(super) fn listen(clerk: &Clerk) {
+    for _ in 0..EVENTS_MAX {
+        // Without a moment to wait, what it says for a log would end this, though more comes after it.
+        if clerk.poll(MOMENT).is_none() {
+            break;
+        }
+    }
 }
 
 /// Returns what kind of error it is.

@@ -28,9 +28,6 @@ const PING: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Events of a client that is not polled for them, at a time.
-const EVENTS_MAX: usize = 100;
-
 /// Why something was not done.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Failed {
@@ -208,13 +205,8 @@ impl Line {
             if let Some((code, why)) = clients.producer.client().fatal_error() {
                 return Ok(Err(format!("{why} ({code:?})")));
             }
-            for clerk in [&clients.clerk, &clients.gravedigger] {
-                for _ in 0..EVENTS_MAX {
-                    if clerk.poll(Duration::ZERO).is_none() {
-                        break;
-                    }
-                }
-            }
+            clients::listen(&clients.clerk);
+            clients::listen(&clients.gravedigger);
             for topic in [topic, dead] {
                 match partitions(&clients.clerk, &topic) {
                     Ok(_) => {}
@@ -304,8 +296,7 @@ fn is_silent(error: &KafkaError) -> bool {
 
 /// Returns why nobody answers at a place.
 pub(super) fn silence(clerk: &Clerk, shown: &str) -> String {
-    // What brokers have said is noticed when somebody looks.
-    let _ = clerk.poll(Duration::ZERO);
+    clients::listen(clerk);
     match clerk.context().refused() {
         Some(why) => format!("no broker at {shown} takes the connection: {why}"),
         None => format!("no broker answers at {shown}"),
