@@ -1,6 +1,8 @@
-//! Which commits go to the disk together: those that are there, and on a slow disk those that are about to come.
+//! Which commits go to the disk together: those that are there, and those that are about to come, if waiting for them costs
+//! less than it brings.
 //!
-//! Whoever was just acknowledged often comes back at once with the next commit. If the next sync began without it, each
+//! On a quick disk it does while many wait for the writer: whoever is acknowledged would only join them at the end. On a slow
+//! one, whoever was just acknowledged often comes back at once with the next commit. If the next sync began without it, each
 //! would wait for two syncs, in two parties that take turns. So a sync waits for them, but for a part of its own time.
 //! PostgreSQL has the same, set by hand, as `commit_delay` and `commit_siblings`.
 
@@ -8,36 +10,45 @@ use super::sync::Commit;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// Below this a sync is too quick for anything to be worth waiting.
+/// Below this a sync is too quick for those who were acknowledged to be worth waiting for.
 const SLOW: Duration = Duration::from_millis(1);
+
+/// How many transactions have to wait for the writer for a pause before a quick sync, and how long that is: less than they take.
+const QUEUE: usize = 4;
+const PAUSE: Duration = Duration::from_micros(300);
 
 /// The parts of a sync's time that are waited for company at most: in all, and since the last that came.
 const PATIENCE: u32 = 2;
 const GAP: u32 = 8;
 
 /// Gathers commits for a sync.
-#[derive(Debug)]
 pub(super) struct Company {
     /// How long a sync takes, by the last ones.
     sync_time: Duration,
     /// How many of those that were acknowledged last may still come back.
     away: usize,
     acknowledged: Instant,
+    /// Sleeps.
+    pause: Box<dyn Fn(Duration)>,
 }
 
-impl Default for Company {
-    fn default() -> Self {
+impl Company {
+    pub(super) fn new(pause: impl Fn(Duration) + 'static) -> Self {
         Self {
             sync_time: Duration::ZERO,
             away: 0,
             acknowledged: Instant::now(),
+            pause: Box::new(pause),
         }
     }
-}
 
-impl Company {
     /// Waits for commits, and returns those that the next sync is for; `None` when there will be no more.
-    pub(super) fn next(&mut self, commits: &Receiver<Commit>) -> Option<Vec<Commit>> {
+    /// `waiting` says how many transactions wait for the writer.
+    pub(super) fn next(
+        &mut self,
+        commits: &Receiver<Commit>,
+        waiting: impl Fn() -> usize,
+    ) -> Option<Vec<Commit>> {
         // What is there already waited for the last sync: it is from others.
         let mut group: Vec<_> = commits.try_iter().collect();
         if group.is_empty() {
@@ -45,7 +56,14 @@ impl Company {
             group.extend(commits.try_iter());
             self.came(&group);
         }
-        if self.sync_time < SLOW || !group.iter().any(|commit| commit.durable) {
+        if !group.iter().any(|commit| commit.durable) {
+            return Some(group);
+        }
+        if self.sync_time < SLOW {
+            if waiting() >= QUEUE {
+                (self.pause)(PAUSE);
+                group.extend(commits.try_iter());
+            }
             return Some(group);
         }
         let until = self.acknowledged + self.sync_time / PATIENCE;
@@ -100,9 +118,9 @@ mod tests {
 
     /// Company on a disk that takes so long for a sync, and a way to commit.
     fn company(sync: Duration) -> (Company, Sender<Commit>, Receiver<Commit>) {
-        let mut company = Company::default();
-        company.synced(sync * 4);
         let (sender, commits) = channel();
+        let mut company = Company::new(|_| {});
+        company.synced(sync * 4);
         (company, sender, commits)
     }
 
@@ -116,7 +134,7 @@ mod tests {
             thread::yield_now();
             let _ = sender.send(commit(true));
         });
-        let first = company.next(&commits).unwrap().len();
+        let first = company.next(&commits, || 0).unwrap().len();
         returning.join().unwrap();
         first
     }
@@ -127,12 +145,23 @@ mod tests {
     }
 
     #[test]
+    fn quick_sync_waits_for_who_commits_meanwhile_if_many_wait_for_the_writer() {
+        for (waiting, expected) in [(QUEUE, 2), (QUEUE - 1, 1)] {
+            let (sender, commits) = channel();
+            sender.send(commit(true)).unwrap();
+            let mut company = Company::new(move |_| drop(sender.send(commit(true))));
+            let group = company.next(&commits, || waiting).unwrap();
+            assert_eq!(group.len(), expected);
+        }
+    }
+
+    #[test]
     fn nobody_waits_for_those_who_do_not_come_back_or_for_a_quick_disk() {
         for sync in [Duration::from_micros(100), SLOW * 2] {
             let (mut company, sender, commits) = company(sync);
             company.acknowledged(&[commit(true)]);
             sender.send(commit(true)).unwrap();
-            assert_eq!(company.next(&commits).unwrap().len(), 1);
+            assert_eq!(company.next(&commits, || 0).unwrap().len(), 1);
         }
     }
 
@@ -141,8 +170,8 @@ mod tests {
         let (mut company, sender, commits) = company(SYNC);
         sender.send(commit(true)).unwrap();
         drop(sender);
-        assert_eq!(company.next(&commits).unwrap().len(), 1);
-        assert!(company.next(&commits).is_none());
+        assert_eq!(company.next(&commits, || 0).unwrap().len(), 1);
+        assert!(company.next(&commits, || 0).is_none());
     }
 
     #[test]
@@ -150,6 +179,6 @@ mod tests {
         let (mut company, sender, commits) = company(SYNC);
         company.acknowledged(&[commit(true)]);
         sender.send(commit(false)).unwrap();
-        assert_eq!(company.next(&commits).unwrap().len(), 1);
+        assert_eq!(company.next(&commits, || 0).unwrap().len(), 1);
     }
 }

@@ -17,6 +17,7 @@ use crate::state::db::{
 use crate::state::protocol::Exchange;
 use std::future::ready;
 use std::io;
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 impl Sqlite {
@@ -41,6 +42,7 @@ impl Sqlite {
                 serving::serve(statements, None, begin)
             }));
         } else {
+            self.inner.shared.waiting.fetch_add(1, Ordering::Relaxed);
             self.ask(Job::Begin(begin));
         }
     }

@@ -4,7 +4,7 @@ use super::FatalFn;
 use super::connection::Log;
 use crate::state::db::DbError;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub(super) struct Shared {
     /// What the writer has committed.
     pub(super) log: Arc<Log>,
     pub(super) syncs: AtomicU64,
+    /// Interactive transactions that wait for the writer.
+    pub(super) waiting: AtomicUsize,
     writer_held_max_ms: AtomicU64,
     /// Why the engine has stopped.
     broken: OnceLock<String>,
@@ -30,6 +32,7 @@ impl Shared {
             wal,
             log,
             syncs: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             writer_held_max_ms: AtomicU64::new(0),
             broken: OnceLock::new(),
             fatal,

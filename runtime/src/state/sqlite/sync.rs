@@ -33,6 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::thread;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -64,8 +65,9 @@ pub(super) fn run(
     let watchdog = Watchdog(shared);
     let shared = &watchdog.0;
     let mut synced = 0;
-    let mut company = Company::default();
-    while let Some(group) = company.next(commits) {
+    let mut company = Company::new(thread::sleep);
+    let waiting = || shared.waiting.load(Ordering::Relaxed);
+    while let Some(group) = company.next(commits, waiting) {
         // Read before the sync: what is committed meanwhile needs another one.
         let written = shared.log.commits.load(Ordering::Acquire);
         if written != synced && group.iter().any(|commit| commit.durable) {

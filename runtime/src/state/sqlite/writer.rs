@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -123,6 +124,7 @@ impl Writer<'_> {
                     self.timed(|writer| writer.do_group(group));
                 }
                 Job::Begin(begin) => self.timed(|writer| {
+                    writer.shared.waiting.fetch_sub(1, Ordering::Relaxed);
                     let statements = Rc::clone(&writer.statements);
                     serving::serve(&statements, Some(writer), begin);
                 }),
@@ -353,7 +355,7 @@ impl Writer<'_> {
         self.shared
             .log
             .commits
-            .fetch_add(1, std::sync::atomic::Ordering::Release);
+            .fetch_add(1, Ordering::Release);
         self.acknowledge(
             true,
             vec![Box::new(move || {
