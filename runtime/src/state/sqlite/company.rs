@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 /// Below this a sync is too quick for those who were acknowledged to be worth waiting for.
 const SLOW: Duration = Duration::from_millis(1);
 
-/// How many transactions have to wait for the writer for a pause before a quick sync, and how long that is: less than they take.
+/// How many transactions have to wait for the writer for a pause before a quick sync, and how long that is: for each of them
+/// less than it takes, and no longer than anybody would notice.
 const QUEUE: usize = 4;
-const PAUSE: Duration = Duration::from_micros(300);
+const PAUSE_EACH: Duration = Duration::from_micros(50);
+const PAUSE_MAX: Duration = Duration::from_millis(1);
 
 /// The parts of a sync's time that are waited for company at most: in all, and since the last that came.
 const PATIENCE: u32 = 2;
@@ -60,8 +62,10 @@ impl Company {
             return Some(group);
         }
         if self.sync_time < SLOW {
-            if waiting() >= QUEUE {
-                (self.pause)(PAUSE);
+            let waiting = waiting();
+            if waiting >= QUEUE {
+                let each = u32::try_from(waiting).unwrap_or(u32::MAX);
+                (self.pause)(PAUSE_EACH.saturating_mul(each).min(PAUSE_MAX));
                 group.extend(commits.try_iter());
             }
             return Some(group);
