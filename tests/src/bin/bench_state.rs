@@ -1,5 +1,5 @@
-//! `just bench-state`: locks, databases and queues of the real binary embedded and on Redis, PostgreSQL, MariaDB, RabbitMQ and NATS,
-//! beside these servers' own clients, in one run on one disk.
+//! `just bench-state`: locks, databases and queues of the real binary embedded and on Redis, PostgreSQL, MariaDB, RabbitMQ, NATS and
+//! a broker of Kafka's protocol, beside these servers' own clients, in one run on one disk.
 //!
 //! Usage: bench_state [--seconds N] [--rounds N] [--workers N] [--only TEXT] [--binary FILE]
 

@@ -352,10 +352,7 @@ impl Writer<'_> {
     fn migrate(&mut self, folder: &Path, answer: oneshot::Sender<Result<Vec<String>, Failure>>) {
         let applied = migrate::apply(&self.options, folder);
         // They were committed on another connection, whose commits nobody counts.
-        self.shared
-            .log
-            .commits
-            .fetch_add(1, Ordering::Release);
+        self.shared.log.commits.fetch_add(1, Ordering::Release);
         self.acknowledge(
             true,
             vec![Box::new(move || {
