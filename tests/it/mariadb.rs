@@ -96,8 +96,14 @@ fn sale_from_memory_oversells_and_the_check_notices() {
 fn server_that_is_killed_is_away_at_once_and_what_was_acknowledged_is_there_when_it_is_back() {
     let Some(mut mariadb) = mariadb() else { return };
     let server = shop(&mariadb.url("shop")).start();
+    // So many that they are not gone before somebody looks.
+    let sale = Sale {
+        stock: 300,
+        buyers: 360,
+        ..sale(Way::Db, Victims::Nobody)
+    };
     thread::scope(|scope| {
-        let held = scope.spawn(|| sale(Way::Db, Victims::Nobody).hold(&server));
+        let held = scope.spawn(|| sale.hold(&server));
         eventually("some are sold", SOON, || {
             (sold(&mariadb) >= 1).then_some(())
         });

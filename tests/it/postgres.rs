@@ -80,8 +80,9 @@ fn server_that_is_killed_is_away_at_once_and_what_was_acknowledged_is_there_when
     let server = shop(&postgres.url("shop")).start();
     let sale = Sale {
         way: Way::Db,
-        stock: 60,
-        buyers: 100,
+        // So many that they are not gone before somebody looks.
+        stock: 300,
+        buyers: 360,
         victims: Victims::Nobody,
     };
     std::thread::scope(|scope| {
