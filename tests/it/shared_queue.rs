@@ -4,7 +4,8 @@
 use crate::serve;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use wrun_tests::queue_history::History;
+use wrun_tests::murder::Victims;
+use wrun_tests::queue_history::{self, History};
 use wrun_tests::state::{error, ok};
 use wrun_tests::{Launch, SOON, Server, eventually};
 
@@ -34,6 +35,14 @@ pub(crate) fn sender(url: &str, settings: &str) -> Launch {
 #[track_caller]
 pub(crate) fn assert_sound(history: &History) {
     assert_eq!(history.faults(ATTEMPTS_MAX), [""; 0]);
+}
+
+/// Has servers share a queue while processes of theirs are killed.
+#[track_caller]
+pub(crate) fn assert_nothing_is_lost(servers: &[&Server], victims: Victims) {
+    let history = queue_history::record_at(servers, 12, victims);
+    assert_sound(&history);
+    assert!(history.kills > 0);
 }
 
 /// Waits until `wrun ps` says that the queue's server can be reached, or cannot.
