@@ -168,9 +168,11 @@ impl Kafka {
         let options = AdminOptions::new().operation_timeout(Some(SOON));
         let asked = admin.create_topics(&topics, &options);
         // On a thread of its own: whoever calls may be in an event loop already.
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.expect("there are event loops");
-        let made = thread::scope(|scope| scope.spawn(|| runtime.block_on(asked)).join());
+        let ask = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("there are event loops").block_on(asked)
+        };
+        let made = thread::scope(|scope| scope.spawn(ask).join());
         let made = made.expect("the client does not panic");
         made.expect("the cluster answers")
             .remove(0)
